@@ -1,0 +1,3 @@
+"""Ringbearer: a self-hosted webhook delivery engine."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,130 @@
+"""A delivery: one event on its way to one endpoint; its states, its legal moves, its attempts.
+
+ waiting ──first of its ordering key──▸ ready
+ ready ──claim──▸ leased ──2xx──▸ delivered ──replay──▸ ready
+   ▲                │ ├─retry──▸ scheduled ──due──▸ ready
+   │                │ ├─give up─▸ dead ──replay──▸ ready
+   │                │ └─endpoint disabled─▸ held ──enabled──▸ ready
+   └─released, or lease expired─┘     (any but leased and finished) ──cancel──▸ cancelled
+"""
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+
+class State(StrEnum):
+    """Where a delivery stands."""
+
+    WAITING = "waiting"
+    """Behind an earlier delivery of the same endpoint and ordering key."""
+    READY = "ready"
+    """May be sent now."""
+    LEASED = "leased"
+    """With a worker; its attempt number is the fence."""
+    SCHEDULED = "scheduled"
+    """May be sent at a known time."""
+    HELD = "held"
+    """Its endpoint is disabled."""
+    DELIVERED = "delivered"
+    DEAD = "dead"
+    """Given up: a dead letter, until it is replayed or its retention ends."""
+    CANCELLED = "cancelled"
+
+
+MOVES: dict[State, frozenset[State]] = {
+    State.WAITING: frozenset({State.READY, State.SCHEDULED, State.HELD, State.CANCELLED}),
+    State.READY: frozenset({State.LEASED, State.HELD, State.CANCELLED}),
+    State.LEASED: frozenset(
+        {State.READY, State.DELIVERED, State.SCHEDULED, State.DEAD, State.HELD, State.CANCELLED}
+    ),
+    State.SCHEDULED: frozenset({State.READY, State.HELD, State.CANCELLED}),
+    State.HELD: frozenset({State.READY, State.SCHEDULED, State.WAITING, State.CANCELLED}),
+    State.DELIVERED: frozenset({State.READY}),
+    State.DEAD: frozenset({State.READY, State.HELD, State.CANCELLED}),
+    State.CANCELLED: frozenset(),
+}
+"""The only legal moves: from each state to those it may become."""
+
+FINISHED = frozenset({State.DELIVERED, State.DEAD, State.CANCELLED})
+"""States in which nothing more happens by itself."""
+
+
+class Lease(msgspec.Struct, kw_only=True, gc=False):
+    """A claimed delivery with all that sending it needs. Times are stored times (microseconds)."""
+
+    delivery_id: str
+    event_id: str
+    endpoint_id: str
+    supplier_id: str
+    lane: int
+    attempt: int
+    attempt_base: int
+    """Attempts spent before the last replay: the retry schedule counts from here."""
+    ordering_key: str | None
+    accepted_at: int
+    event_type: str
+    timestamp: str
+    data: str
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One try to deliver. `duration` in seconds; `error` is a code, and a sentence after a colon."""
+
+    number: int
+    started_at: datetime
+    status_code: int | None = None
+    duration: float
+    error: str | None = None
+    response_body: str | None = None
+    response_headers: dict[str, str] = {}
+
+
+class Record(msgspec.Struct, kw_only=True, gc=False):
+    """What is written down of one try, in stored units: times and durations in microseconds."""
+
+    started_at: int
+    duration: int
+    status_code: int | None
+    error: str | None
+    response_body: str | None
+    response_headers: str | None
+    """A JSON object of header names and values."""
+
+
+class Outcome(msgspec.Struct, kw_only=True, gc=False):
+    """What becomes of a lease. It changes nothing unless `attempt` is still the leased one.
+
+    `record` is None when nothing was sent; then the attempt is given back, not spent.
+    `due_at` is set when, and only when, `state` is SCHEDULED.
+    """
+
+    lease: Lease
+    state: State
+    due_at: int | None = None
+    record: Record | None = None
+    reason: str | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery as the API shows it."""
+
+    id: str
+    event_id: str
+    event_type: str
+    supplier_id: str
+    endpoint_id: str
+    state: State
+    priority: str
+    attempt_count: int
+    due_at: datetime | None = None
+    reason: str | None = None
+    created_at: datetime
+    finished_at: datetime | None = None
+
+
+class DeliveryDetail(Delivery, frozen=True, kw_only=True):
+    """A delivery with its attempts, oldest first."""
+
+    attempts: list[Attempt] = []

@@ -1,0 +1,1 @@
+"""The durable store: the truth of every event, delivery and endpoint."""

@@ -1,0 +1,430 @@
+"""The catalog: suppliers, their endpoints with sealed secrets, and API keys.
+
+Every change of a supplier or an endpoint takes the next configuration version in its own transaction, so that
+whoever caches them can ask what changed since.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, Select, delete, func, insert, or_, select, update
+
+from ringbearer import clock
+from ringbearer.domain.endpoints import Endpoint, RateLimit, Target
+from ringbearer.domain.keys import Key
+from ringbearer.domain.suppliers import Supplier
+from ringbearer.errors import Conflict, NotFound
+from ringbearer.storage import schema
+from ringbearer.storage.database import Database
+from ringbearer.storage.vault import Vault
+
+MAX_ENDPOINTS_PER_SUPPLIER = 500
+"""So that no single event fans out without bound."""
+
+_S, _E, _X = schema.suppliers, schema.endpoints, schema.endpoint_secrets
+_dumps = msgspec.json.encode
+_Headers = msgspec.json.Decoder(dict[str, str])
+
+
+class Subscriptions(msgspec.Struct, frozen=True):
+    """A supplier with all its endpoints and their signing secrets, at one version."""
+
+    supplier: Supplier
+    targets: tuple[Target, ...]
+    version: int
+
+
+class Catalog:
+    """Reads and changes what is configured. Every method blocks, and raises StoreUnavailable."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+
+    # ── suppliers ───────────────────────────────────────────────────────────────────────────────────────
+
+    def put_supplier(self, supplier: Supplier) -> bool:
+        """Create or replace; returns whether it is new. `created_at` of an existing one is kept."""
+        values = {
+            "name": supplier.name,
+            "tier": supplier.tier,
+            "timezone": supplier.timezone,
+            "metadata": _dumps(supplier.metadata).decode(),
+            "updated_at": clock.from_datetime(supplier.updated_at),
+            "deleted": False,
+        }
+        with self._database.write() as connection:
+            version = _next_version(connection)
+            found = connection.execute(
+                select(_S.c.deleted).where(_S.c.id == supplier.id).with_for_update()
+            ).first()
+            created = {"created_at": clock.from_datetime(supplier.created_at)}
+            if found is None:
+                connection.execute(insert(_S).values(id=supplier.id, version=version, **created, **values))
+                return True
+            revived = created if found.deleted else {}
+            connection.execute(
+                update(_S).where(_S.c.id == supplier.id).values(version=version, **revived, **values)
+            )
+            return bool(found.deleted)
+
+    def get_supplier(self, supplier_id: str) -> Supplier:
+        """The supplier; raises NotFound."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(_S).where(_S.c.id == supplier_id, _S.c.deleted.is_(False))
+            ).first()
+        if row is None:
+            raise NotFound(
+                f"there is no supplier {supplier_id!r}; create it with PUT /v1/suppliers/{supplier_id}"
+            )
+        return _supplier(row)
+
+    def list_suppliers(self, *, limit: int, cursor: str | None = None) -> list[Supplier]:
+        """Suppliers by id, those after the cursor."""
+        query = select(_S).where(_S.c.deleted.is_(False)).order_by(_S.c.id).limit(limit)
+        if cursor is not None:
+            query = query.where(_S.c.id > cursor)
+        with self._database.read() as connection:
+            return [_supplier(row) for row in connection.execute(query)]
+
+    def delete_supplier(self, supplier_id: str) -> None:
+        """Forget a supplier and its endpoints; unfinished deliveries are cancelled later. Raises NotFound."""
+        now = clock.now()
+        with self._database.write() as connection:
+            version = _next_version(connection)
+            gone = connection.execute(
+                update(_S)
+                .where(_S.c.id == supplier_id, _S.c.deleted.is_(False))
+                .values(deleted=True, version=version, updated_at=now)
+            )
+            if gone.rowcount == 0:
+                raise NotFound(f"there is no supplier {supplier_id!r}")
+            ids = select(_E.c.id).where(_E.c.supplier_id == supplier_id)
+            connection.execute(delete(_X).where(_X.c.endpoint_id.in_(ids)))
+            connection.execute(
+                update(_E)
+                .where(_E.c.supplier_id == supplier_id)
+                .values(deleted=True, enabled=False, version=version, updated_at=now)
+            )
+            connection.execute(delete(schema.keys).where(schema.keys.c.scope == f"supplier:{supplier_id}"))
+
+    # ── endpoints ───────────────────────────────────────────────────────────────────────────────────────
+
+    def add_endpoint(self, endpoint: Endpoint, secret: str) -> None:
+        """Store a new endpoint with its first secret; raises NotFound (supplier), Conflict (too many)."""
+        with self._database.write() as connection:
+            version = _next_version(connection)
+            owner = select(_S.c.id).where(_S.c.id == endpoint.supplier_id, _S.c.deleted.is_(False))
+            if connection.execute(owner.with_for_update()).first() is None:
+                raise NotFound(f"there is no supplier {endpoint.supplier_id!r}")
+            living = select(func.count()).where(
+                _E.c.supplier_id == endpoint.supplier_id, _E.c.deleted.is_(False)
+            )
+            if connection.execute(living).scalar_one() >= MAX_ENDPOINTS_PER_SUPPLIER:
+                raise Conflict(
+                    f"supplier {endpoint.supplier_id!r} has {MAX_ENDPOINTS_PER_SUPPLIER} endpoints already, "
+                    "which is the most; delete one first"
+                )
+            connection.execute(
+                insert(_E).values(
+                    id=endpoint.id,
+                    supplier_id=endpoint.supplier_id,
+                    signing=endpoint.signing,
+                    public_key=endpoint.public_key,
+                    created_at=clock.from_datetime(endpoint.created_at),
+                    version=version,
+                    **self._changeable(endpoint),
+                )
+            )
+            self._add_secret(connection, endpoint.id, secret, clock.from_datetime(endpoint.created_at))
+
+    def get_endpoint(self, supplier_id: str, endpoint_id: str) -> Endpoint:
+        """The supplier's endpoint; raises NotFound, also when it is another supplier's."""
+        with self._database.read() as connection:
+            row = connection.execute(_living(supplier_id, endpoint_id)).first()
+        if row is None:
+            raise _no_endpoint(supplier_id, endpoint_id)
+        return self._endpoint(row)
+
+    def list_endpoints(self, supplier_id: str, *, limit: int, cursor: str | None = None) -> list[Endpoint]:
+        """The supplier's endpoints, oldest first, those after the cursor."""
+        query = (
+            select(_E)
+            .where(_E.c.supplier_id == supplier_id, _E.c.deleted.is_(False))
+            .order_by(_E.c.id)
+            .limit(limit)
+        )
+        if cursor is not None:
+            query = query.where(_E.c.id > cursor)
+        with self._database.read() as connection:
+            return [self._endpoint(row) for row in connection.execute(query)]
+
+    def update_endpoint(self, endpoint: Endpoint) -> None:
+        """Store everything of an endpoint that may change; raises NotFound."""
+        with self._database.write() as connection:
+            done = connection.execute(
+                update(_E)
+                .where(
+                    _E.c.id == endpoint.id,
+                    _E.c.supplier_id == endpoint.supplier_id,
+                    _E.c.deleted.is_(False),
+                )
+                .values(version=_next_version(connection), **self._changeable(endpoint))
+            )
+            if done.rowcount == 0:
+                raise _no_endpoint(endpoint.supplier_id, endpoint.id)
+
+    def set_enabled(self, endpoint_ids: Iterable[str], *, enabled: bool, reason: str | None = None) -> None:
+        """Enable or disable endpoints; those that are so already, or deleted, stay untouched."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(_E)
+                .where(_E.c.id.in_(list(endpoint_ids)), _E.c.enabled != enabled, _E.c.deleted.is_(False))
+                .values(
+                    enabled=enabled,
+                    disabled_reason=reason,
+                    updated_at=clock.now(),
+                    version=_next_version(connection),
+                )
+            )
+
+    def delete_endpoint(self, supplier_id: str, endpoint_id: str) -> None:
+        """Forget an endpoint and its secrets; its unfinished deliveries are cancelled later. Raises NotFound."""
+        with self._database.write() as connection:
+            gone = connection.execute(
+                update(_E)
+                .where(_E.c.id == endpoint_id, _E.c.supplier_id == supplier_id, _E.c.deleted.is_(False))
+                .values(
+                    deleted=True, enabled=False, updated_at=clock.now(), version=_next_version(connection)
+                )
+            )
+            if gone.rowcount == 0:
+                raise _no_endpoint(supplier_id, endpoint_id)
+            connection.execute(delete(_X).where(_X.c.endpoint_id == endpoint_id))
+
+    def rotate_secret(
+        self,
+        supplier_id: str,
+        endpoint_id: str,
+        secret: str,
+        *,
+        public_key: str | None,
+        old_until: int,
+        now: int,
+    ) -> None:
+        """Make `secret` the newest; the ones before sign until `old_until` at the latest. Raises NotFound."""
+        with self._database.write() as connection:
+            if connection.execute(_living(supplier_id, endpoint_id).with_for_update()).first() is None:
+                raise _no_endpoint(supplier_id, endpoint_id)
+            mine = _X.c.endpoint_id == endpoint_id
+            connection.execute(delete(_X).where(mine, _X.c.expires_at <= now))
+            connection.execute(
+                update(_X)
+                .where(mine, or_(_X.c.expires_at.is_(None), _X.c.expires_at > old_until))
+                .values(expires_at=old_until)
+            )
+            self._add_secret(connection, endpoint_id, secret, now)
+            connection.execute(
+                update(_E)
+                .where(_E.c.id == endpoint_id)
+                .values(updated_at=now, public_key=public_key, version=_next_version(connection))
+            )
+
+    # ── for caches ──────────────────────────────────────────────────────────────────────────────────────
+
+    def subscriptions(self, supplier_ids: Sequence[str]) -> dict[str, Subscriptions]:
+        """Each known supplier with its endpoints and secrets; three queries however many are asked for."""
+        ids = list(supplier_ids)
+        with self._database.read() as connection:
+            suppliers = connection.execute(select(_S).where(_S.c.id.in_(ids), _S.c.deleted.is_(False))).all()
+            endpoints = connection.execute(
+                select(_E).where(_E.c.supplier_id.in_(ids), _E.c.deleted.is_(False)).order_by(_E.c.id)
+            ).all()
+            secrets = connection.execute(
+                select(_X)
+                .where(_X.c.endpoint_id.in_([row.id for row in endpoints]))
+                .order_by(_X.c.created_at.desc())
+            ).all()
+        signing: dict[str, list[tuple[str, int | None]]] = {}
+        for row in secrets:
+            opened = self._vault.open(row.sealed, row.endpoint_id).decode()
+            signing.setdefault(row.endpoint_id, []).append((opened, row.expires_at))
+        targets: dict[str, list[Target]] = {}
+        for row in endpoints:
+            target = Target(
+                endpoint=self._endpoint(row), secrets=tuple(signing.get(row.id, ())), version=row.version
+            )
+            targets.setdefault(row.supplier_id, []).append(target)
+        return {
+            row.id: Subscriptions(
+                _supplier(row),
+                tuple(targets.get(row.id, ())),
+                max([row.version, *(t.version for t in targets.get(row.id, ()))]),
+            )
+            for row in suppliers
+        }
+
+    def version(self) -> int:
+        """The version that the last change of any supplier or endpoint took."""
+        with self._database.read() as connection:
+            version: int | None = connection.execute(select(schema.config_version.c.version)).scalar()
+        return version or 0
+
+    def changed_since(self, version: int) -> set[str]:
+        """The suppliers that changed, or whose endpoints changed, after a version."""
+        with self._database.read() as connection:
+            found = connection.execute(
+                select(_S.c.id)
+                .where(_S.c.version > version)
+                .union(select(_E.c.supplier_id).where(_E.c.version > version))
+            )
+            return {row[0] for row in found}
+
+    # ── keys ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def add_key(self, key: Key, digest: str) -> None:
+        """Store a key; one with the same digest is replaced, so that a given admin key can be set again."""
+        with self._database.write() as connection:
+            connection.execute(delete(schema.keys).where(schema.keys.c.digest == digest))
+            connection.execute(
+                insert(schema.keys).values(
+                    id=key.id,
+                    digest=digest,
+                    scope=key.scope,
+                    name=key.name,
+                    last_four=key.last_four,
+                    created_at=clock.from_datetime(key.created_at),
+                )
+            )
+
+    def find_key(self, digest: str) -> Key | None:
+        """The key with that digest."""
+        with self._database.read() as connection:
+            row = connection.execute(select(schema.keys).where(schema.keys.c.digest == digest)).first()
+        return _key(row) if row is not None else None
+
+    def list_keys(self, *, limit: int, cursor: str | None = None) -> list[Key]:
+        """Keys, oldest first, those after the cursor."""
+        query = select(schema.keys).order_by(schema.keys.c.id).limit(limit)
+        if cursor is not None:
+            query = query.where(schema.keys.c.id > cursor)
+        with self._database.read() as connection:
+            return [_key(row) for row in connection.execute(query)]
+
+    def delete_key(self, key_id: str) -> None:
+        """Forget a key; raises NotFound."""
+        with self._database.write() as connection:
+            if connection.execute(delete(schema.keys).where(schema.keys.c.id == key_id)).rowcount == 0:
+                raise NotFound(f"there is no key {key_id!r}")
+
+    # ── the vault's key ─────────────────────────────────────────────────────────────────────────────────
+
+    def reseal(self) -> int:
+        """Seal every stored secret anew with the vault's first key; returns how many were not yet."""
+        count = 0
+        with self._database.write() as connection:
+            for row in connection.execute(select(_X)).all():
+                if not self._vault.current(row.sealed):
+                    value = self._vault.open(row.sealed, row.endpoint_id)
+                    connection.execute(
+                        update(_X)
+                        .where(_X.c.endpoint_id == row.endpoint_id, _X.c.created_at == row.created_at)
+                        .values(sealed=self._vault.seal(value, row.endpoint_id))
+                    )
+                    count += 1
+            for row in connection.execute(select(_E.c.id, _E.c.headers_sealed)).all():
+                if not self._vault.current(row.headers_sealed):
+                    value = self._vault.open(row.headers_sealed, row.id)
+                    connection.execute(
+                        update(_E)
+                        .where(_E.c.id == row.id)
+                        .values(headers_sealed=self._vault.seal(value, row.id))
+                    )
+                    count += 1
+        return count
+
+    # ── rows ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _changeable(self, endpoint: Endpoint) -> dict[str, object]:
+        limit = endpoint.rate_limit
+        return {
+            "url": endpoint.url,
+            "event_types": _dumps(endpoint.event_types).decode(),
+            "description": endpoint.description,
+            # Custom headers often carry the receiver's credentials.
+            "headers_sealed": self._vault.seal(_dumps(endpoint.headers), endpoint.id),
+            "rate_requests": limit.requests if limit else None,
+            "rate_period": limit.period if limit else None,
+            "max_concurrency": endpoint.max_concurrency,
+            "timeout": endpoint.timeout,
+            "retry_schedule": _dumps(endpoint.retry_schedule).decode(),
+            "enabled": endpoint.enabled,
+            "disabled_reason": endpoint.disabled_reason,
+            "updated_at": clock.from_datetime(endpoint.updated_at),
+        }
+
+    def _add_secret(self, connection: Connection, endpoint_id: str, secret: str, now: int) -> None:
+        sealed = self._vault.seal(secret.encode(), endpoint_id)
+        connection.execute(insert(_X).values(endpoint_id=endpoint_id, created_at=now, sealed=sealed))
+
+    def _endpoint(self, row: Row[Any]) -> Endpoint:
+        limited = row.rate_requests is not None
+        return Endpoint(
+            id=row.id,
+            supplier_id=row.supplier_id,
+            url=row.url,
+            event_types=tuple(msgspec.json.decode(row.event_types)),
+            description=row.description,
+            headers=_Headers.decode(self._vault.open(row.headers_sealed, row.id)),
+            rate_limit=RateLimit(requests=row.rate_requests, period=row.rate_period) if limited else None,
+            max_concurrency=row.max_concurrency,
+            timeout=row.timeout,
+            retry_schedule=tuple(msgspec.json.decode(row.retry_schedule)),
+            signing=row.signing,
+            public_key=row.public_key,
+            enabled=bool(row.enabled),
+            disabled_reason=row.disabled_reason,
+            created_at=clock.to_datetime(row.created_at),
+            updated_at=clock.to_datetime(row.updated_at),
+        )
+
+
+def _supplier(row: Row[Any]) -> Supplier:
+    return Supplier(
+        id=row.id,
+        name=row.name,
+        tier=row.tier,
+        timezone=row.timezone,
+        metadata=msgspec.json.decode(row.metadata),
+        created_at=clock.to_datetime(row.created_at),
+        updated_at=clock.to_datetime(row.updated_at),
+    )
+
+
+def _key(row: Row[Any]) -> Key:
+    return Key(
+        id=row.id,
+        scope=row.scope,
+        name=row.name,
+        last_four=row.last_four,
+        created_at=clock.to_datetime(row.created_at),
+    )
+
+
+def _living(supplier_id: str, endpoint_id: str) -> Select[Any]:
+    return select(_E).where(_E.c.id == endpoint_id, _E.c.supplier_id == supplier_id, _E.c.deleted.is_(False))
+
+
+def _no_endpoint(supplier_id: str, endpoint_id: str) -> NotFound:
+    return NotFound(f"supplier {supplier_id!r} has no endpoint {endpoint_id!r}")
+
+
+def _next_version(connection: Connection) -> int:
+    """Take the next version; whoever changes the catalog at the same time waits here for its turn."""
+    row = schema.config_version
+    version: int = connection.execute(
+        update(row).values(version=row.c.version + 1).returning(row.c.version)
+    ).scalar_one()
+    return version

@@ -1,0 +1,77 @@
+"""The little that SQL needs to know about the database it runs on."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from ringbearer.errors import StoreUnavailable
+
+
+class Database(ABC):
+    """A connection pool with two doors: one for reading, one for writing.
+
+    Everything here blocks; an event loop calls it from a thread. Both doors raise StoreUnavailable when the
+    database cannot be reached, is full, read-only or locked for too long.
+    """
+
+    rows: str
+    """A FROM item named `r` whose column `value` goes through the JSON array in the parameter `:rows`."""
+    skip_locked: str
+    """What a SELECT of jobs ends with, so that two workers never wait for the same row."""
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one consistent state and changes nothing."""
+        with _translated(), self._reading() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        """A transaction that is on the disk when the block ends, and undone when it raises.
+
+        `durable=False` may be lost with the machine's power (never with the process alone): right for claims,
+        which are merely made again.
+        """
+        with _translated(), self._writing(durable) as connection:
+            yield connection
+
+    @abstractmethod
+    def lock_ordering(self, connection: Connection, keys: Sequence[str]) -> None:
+        """Keep other transactions from queueing or finishing deliveries of these ordering keys until the end."""
+
+    @abstractmethod
+    def migrate(self) -> None:
+        """Bring the schema to this version; safe to call at once from several processes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close every connection."""
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[Connection]: ...
+
+    @abstractmethod
+    def _writing(self, durable: bool) -> AbstractContextManager[Connection]: ...
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        raise StoreUnavailable(_first_line(error)) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise StoreUnavailable(_first_line(error)) from error
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    return (
+        f"the database does not take it: {str(cause).splitlines()[0] if str(cause) else type(cause).__name__}"
+    )

@@ -1,0 +1,250 @@
+"""The history: events, deliveries and attempts as people ask for them, page by page; and replays."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row, Select, and_, func, insert, select, update
+
+from ringbearer import clock, ids
+from ringbearer.domain.deliveries import Attempt, Delivery, DeliveryDetail, State
+from ringbearer.domain.events import LANES, Event
+from ringbearer.errors import NotFound
+from ringbearer.storage import schema
+from ringbearer.storage.database import Database
+
+_D, _J, _A, _V = schema.deliveries, schema.jobs, schema.attempts, schema.events
+_DELIVERED = frozenset({State.DELIVERED, State.CANCELLED})
+_COUNT_LIMIT = 1_000_000
+
+
+class Filter(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Which deliveries are meant. `after` and `before` bound when the event was accepted."""
+
+    supplier_id: str | None = None
+    endpoint_id: str | None = None
+    event_id: str | None = None
+    event_type: str | None = None
+    state: State | None = None
+    after: datetime | None = None
+    before: datetime | None = None
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """A replay and how far it is. `matched` counts what the filter meant when it was asked for."""
+
+    id: str
+    filter: Filter
+    matched: int
+    moved: int
+    cursor: str
+    created_at: datetime
+    finished_at: datetime | None = None
+
+
+class History:
+    """Reads what happened. Every method blocks, and raises StoreUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get_event(self, event_id: str) -> tuple[Event, list[Delivery]]:
+        """The event and its deliveries; raises NotFound."""
+        low, high = ids.delivery(event_id, 0), ids.delivery(event_id, ids.MAX_FANOUT - 1)
+        with self._database.read() as connection:
+            row = connection.execute(select(_V).where(_V.c.id == event_id)).first()
+            if row is None:
+                raise NotFound(f"there is no event {event_id!r}, or its retention has ended")
+            found = connection.execute(_joined().where(_D.c.id.between(low, high)).order_by(_D.c.id)).all()
+        return _event(row), [_delivery(r) for r in found]
+
+    def get_delivery(self, delivery_id: str) -> DeliveryDetail:
+        """The delivery with its attempts, oldest first; raises NotFound."""
+        with self._database.read() as connection:
+            row = connection.execute(_joined().where(_D.c.id == delivery_id)).first()
+            if row is None:
+                raise NotFound(f"there is no delivery {delivery_id!r}, or its retention has ended")
+            tries = connection.execute(
+                select(_A).where(_A.c.delivery_id == delivery_id).order_by(_A.c.number)
+            ).all()
+        return DeliveryDetail(**_fields(row), attempts=[_attempt(r) for r in tries])
+
+    def list_deliveries(self, wanted: Filter, *, limit: int, cursor: str | None = None) -> list[Delivery]:
+        """Deliveries that the filter means, newest first, those before the cursor (a delivery's id)."""
+        query = self._filtered(_joined(), wanted).order_by(_D.c.id.desc()).limit(limit)
+        if cursor is not None:
+            query = query.where(_D.c.id < cursor)
+        with self._database.read() as connection:
+            return [_delivery(row) for row in connection.execute(query)]
+
+    def start_replay(self, wanted: Filter) -> Replay:
+        """Note down a replay of finished deliveries that the filter means; the moving is done in steps.
+
+        Without a state in the filter, dead letters are meant.
+        """
+        now = clock.now()
+        upto = ids.floor("dlv", now + clock.SECOND)
+        with self._database.write() as connection:
+            source = select(_D.c.id).select_from(_D.outerjoin(_J, _J.c.delivery_id == _D.c.id))
+            inner = self._filtered(source, wanted).where(_D.c.id < upto).limit(_COUNT_LIMIT).subquery()
+            matched: int = connection.execute(select(func.count()).select_from(inner)).scalar_one()
+            replay = Replay(
+                id=ids.replay(),
+                filter=wanted,
+                matched=matched,
+                moved=0,
+                cursor=upto,
+                created_at=clock.to_datetime(now),
+            )
+            connection.execute(
+                insert(schema.replays).values(
+                    id=replay.id,
+                    filter=msgspec.json.encode(wanted).decode(),
+                    matched=matched,
+                    moved=0,
+                    cursor=upto,
+                    created_at=now,
+                )
+            )
+        return replay
+
+    def get_replay(self, replay_id: str) -> Replay:
+        """The replay; raises NotFound."""
+        table = schema.replays
+        with self._database.read() as connection:
+            row = connection.execute(select(table).where(table.c.id == replay_id)).first()
+        if row is None:
+            raise NotFound(f"there is no replay {replay_id!r}")
+        return _replay(row)
+
+    def open_replays(self) -> list[Replay]:
+        """Replays that are not finished, oldest first."""
+        table = schema.replays
+        with self._database.read() as connection:
+            found = connection.execute(
+                select(table).where(table.c.finished_at.is_(None)).order_by(table.c.id)
+            )
+            return [_replay(row) for row in found]
+
+    def replay_page(self, replay: Replay, *, limit: int) -> list[str]:
+        """The next ids of a replay, newest first."""
+        query = select(_D.c.id).select_from(_D.outerjoin(_J, _J.c.delivery_id == _D.c.id))
+        query = self._filtered(query, replay.filter).where(_D.c.id < replay.cursor)
+        with self._database.read() as connection:
+            found = connection.execute(query.order_by(_D.c.id.desc()).limit(limit))
+            return [row[0] for row in found]
+
+    def advance_replay(self, replay: Replay, *, cursor: str, moved: int, finished: bool) -> None:
+        """Write down how far a replay is."""
+        table = schema.replays
+        with self._database.write() as connection:
+            connection.execute(
+                update(table)
+                .where(table.c.id == replay.id)
+                .values(
+                    cursor=cursor,
+                    moved=table.c.moved + moved,
+                    finished_at=clock.now() if finished else None,
+                )
+            )
+
+    def _filtered(self, query: Select[Any], wanted: Filter) -> Select[Any]:
+        conditions = []
+        if wanted.supplier_id is not None:
+            conditions.append(_D.c.supplier_id == wanted.supplier_id)
+        if wanted.endpoint_id is not None:
+            # Deliveries are indexed by supplier: the endpoint's own one narrows the search.
+            owner = select(schema.endpoints.c.supplier_id).where(schema.endpoints.c.id == wanted.endpoint_id)
+            conditions += [
+                _D.c.endpoint_id == wanted.endpoint_id,
+                _D.c.supplier_id == owner.scalar_subquery(),
+            ]
+        if wanted.event_id is not None:
+            low, high = ids.delivery(wanted.event_id, 0), ids.delivery(wanted.event_id, ids.MAX_FANOUT - 1)
+            conditions.append(_D.c.id.between(low, high))
+        if wanted.event_type is not None:
+            conditions.append(_D.c.event_type == wanted.event_type)
+        if wanted.after is not None:
+            conditions.append(_D.c.id >= ids.floor("dlv", clock.from_datetime(wanted.after)))
+        if wanted.before is not None:
+            conditions.append(_D.c.id < ids.floor("dlv", clock.from_datetime(wanted.before)))
+        if wanted.state in _DELIVERED:
+            conditions.append(_D.c.state == wanted.state)
+        elif wanted.state is not None:
+            conditions.append(_J.c.state == wanted.state)
+        return query.where(and_(*conditions)) if conditions else query
+
+
+def _joined() -> Select[Any]:
+    return select(
+        _D,
+        _J.c.state.label("job_state"),
+        _J.c.due_at,
+        _J.c.attempt,
+        _J.c.reason.label("job_reason"),
+        _J.c.lane.label("job_lane"),
+    ).select_from(_D.outerjoin(_J, _J.c.delivery_id == _D.c.id))
+
+
+def _fields(row: Row[Any]) -> dict[str, Any]:
+    state = State(row.job_state or row.state)
+    due = row.due_at if state is State.SCHEDULED else None
+    return {
+        "id": row.id,
+        "event_id": row.event_id,
+        "event_type": row.event_type,
+        "supplier_id": row.supplier_id,
+        "endpoint_id": row.endpoint_id,
+        "state": state,
+        "priority": LANES[row.lane if row.job_lane is None else row.job_lane],
+        "attempt_count": row.attempts if row.attempt is None else row.attempt,
+        "due_at": clock.to_datetime(due) if due is not None else None,
+        "reason": row.job_reason or row.reason,
+        "created_at": clock.to_datetime(row.created_at),
+        "finished_at": clock.to_datetime(row.finished_at) if row.finished_at is not None else None,
+    }
+
+
+def _delivery(row: Row[Any]) -> Delivery:
+    return Delivery(**_fields(row))
+
+
+def _attempt(row: Row[Any]) -> Attempt:
+    return Attempt(
+        number=row.number,
+        started_at=clock.to_datetime(row.started_at),
+        status_code=row.status_code,
+        duration=row.duration / clock.SECOND,
+        error=row.error,
+        response_body=row.response_body,
+        response_headers=msgspec.json.decode(row.response_headers) if row.response_headers else {},
+    )
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(
+        id=row.id,
+        supplier_id=row.supplier_id,
+        type=row.type,
+        timestamp=datetime.fromisoformat(row.timestamp),
+        data=msgspec.Raw(row.data.encode()),
+        idempotency_key=row.idempotency_key,
+        occasion_date=datetime.fromisoformat(row.occasion_date).date() if row.occasion_date else None,
+        priority=LANES[row.lane],
+        deliver_at=clock.to_datetime(row.deliver_at) if row.deliver_at is not None else None,
+        ordering_key=row.ordering_key,
+        tags=tuple(msgspec.json.decode(row.tags)) if row.tags else (),
+        created_at=clock.to_datetime(row.created_at),
+    )
+
+
+def _replay(row: Row[Any]) -> Replay:
+    return Replay(
+        id=row.id,
+        filter=msgspec.json.decode(row.filter, type=Filter),
+        matched=row.matched,
+        moved=row.moved,
+        cursor=row.cursor,
+        created_at=clock.to_datetime(row.created_at),
+        finished_at=clock.to_datetime(row.finished_at) if row.finished_at is not None else None,
+    )

@@ -1,0 +1,519 @@
+"""The ledger: every move of a delivery, in batches; each batch travels as one JSON parameter.
+
+A batch costs a fixed number of statements, whatever its size. Every statement that moves a delivery names the
+state it comes from, so that of two who want to move it, one does and the other changes nothing.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, Row, TextClause
+
+from ringbearer.domain.deliveries import Lease, Outcome, State
+from ringbearer.domain.events import LANES
+from ringbearer.storage.database import Database
+from ringbearer.storage.statements import Selection, Statements
+
+_SHARDS = 16  # of the depth counters, so that processes seldom wait for each other's row
+_GONE = frozenset({State.DELIVERED, State.CANCELLED})  # states without a job
+_CLOSED = _GONE | {State.DEAD}  # states that the delivery itself shows, and that let its ordering key go on
+
+_encode = msgspec.json.Encoder().encode
+_Rows = Sequence[
+    Row[*tuple[Any, ...]]
+]  # what a textual statement answers: its columns are known to the statement only
+_Moves = Counter[tuple[int, str]]
+"""How many jobs each lane and state gains."""
+
+
+class Admission(msgspec.Struct, kw_only=True, gc=False):
+    """An event that publishing has checked, matched and ranked, on its way into the store."""
+
+    event_id: str
+    supplier_id: str
+    type: str
+    timestamp: str
+    data: str
+    lane: int
+    accepted_at: int
+    endpoints: tuple[tuple[str, bool], ...]
+    """The id of each endpoint that wants it, and whether that endpoint is enabled."""
+    deliver_at: int | None = None
+    ordering_key: str | None = None
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+    """A digest of what the publisher said: what tells a repetition from a contradiction."""
+    occasion_date: str | None = None
+    tags: str | None = None
+
+
+class Accepted(msgspec.Struct, kw_only=True, gc=False):
+    """What became of an admission."""
+
+    event_id: str
+    deliveries: int
+    duplicate: bool = False
+    contradiction: bool = False
+    """The idempotency key stands for an event with another body; nothing was stored."""
+
+
+class Depth(msgspec.Struct, frozen=True):
+    """How many jobs a lane holds in one state."""
+
+    lane: int
+    state: State
+    count: int
+
+
+class Ledger:
+    """Moves deliveries from state to state. Every method blocks, and raises StoreUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._shard = os.getpid() % _SHARDS
+        self._sql = Statements(database.rows, database.skip_locked)
+
+    # ── in ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def accept(self, admissions: Sequence[Admission]) -> list[Accepted]:
+        """Store events, their deliveries and their jobs in one transaction; answers stand in input order.
+
+        When this returns, what was accepted survives the loss of power.
+        """
+        with self._database.write() as connection:
+            known = self._claim_keys(connection, admissions)
+            fresh = [a for a in admissions if a.event_id not in known]
+            self._insert(connection, fresh)
+        return [
+            known.get(a.event_id) or Accepted(event_id=a.event_id, deliveries=len(a.endpoints))
+            for a in admissions
+        ]
+
+    def _claim_keys(self, connection: Connection, admissions: Sequence[Admission]) -> dict[str, Accepted]:
+        """Write down the batch's idempotency keys; returns the answers for events whose key was taken."""
+        keyed = [a for a in admissions if a.idempotency_key is not None]
+        if not keyed:
+            return {}
+        first: dict[tuple[str, str | None], Admission] = {}
+        for admission in keyed:
+            first.setdefault((admission.supplier_id, admission.idempotency_key), admission)
+        # In one order for everybody: two batches with the same keys then wait for each other in turn.
+        rows = [
+            (a.supplier_id, a.idempotency_key, a.event_id, a.fingerprint, len(a.endpoints))
+            for _, a in sorted(first.items(), key=lambda item: (item[0][0], item[0][1] or ""))
+        ]
+        written = _run(connection, self._sql.take_keys, rows)
+        if len(written) == len(keyed):
+            return {}
+        holders = {(r[0], r[1]): r for r in _run(connection, self._sql.read_keys, rows)}
+        known: dict[str, Accepted] = {}
+        for admission in keyed:
+            _, _, event_id, fingerprint, count = holders[admission.supplier_id, admission.idempotency_key]
+            if event_id != admission.event_id:
+                known[admission.event_id] = Accepted(
+                    event_id=event_id,
+                    deliveries=count,
+                    duplicate=True,
+                    contradiction=fingerprint != admission.fingerprint,
+                )
+        return known
+
+    def _insert(self, connection: Connection, admissions: Sequence[Admission]) -> None:
+        events: list[tuple[object, ...]] = []
+        jobs: list[tuple[object, ...]] = []
+        moved: _Moves = Counter()
+        ordered: set[tuple[str, str]] = set()
+        for a in admissions:
+            events.append(
+                (
+                    a.event_id,
+                    a.supplier_id,
+                    a.type,
+                    a.timestamp,
+                    a.data,
+                    a.lane,
+                    a.idempotency_key,
+                    a.occasion_date,
+                    a.deliver_at,
+                    a.ordering_key,
+                    a.tags,
+                    a.accepted_at,
+                )
+            )
+            stem = "dlv_" + a.event_id[4:]
+            for ordinal, (endpoint_id, enabled) in enumerate(a.endpoints):
+                state = _first_state(a, enabled)
+                if a.ordering_key is not None:
+                    ordered.add((endpoint_id, a.ordering_key))
+                moved[a.lane, state] += 1
+                jobs.append(
+                    (
+                        f"{stem}{ordinal:04x}",
+                        a.event_id,
+                        endpoint_id,
+                        a.supplier_id,
+                        a.type,
+                        a.lane,
+                        a.accepted_at,
+                        state,
+                        a.deliver_at,
+                        a.ordering_key,
+                    )
+                )
+        if ordered:
+            self._database.lock_ordering(connection, [f"{e}/{k}" for e, k in ordered])
+        if events:
+            _run(connection, self._sql.insert_events, events)
+        if jobs:
+            rows = {"rows": _text(jobs)}
+            connection.execute(self._sql.insert_deliveries, rows)
+            connection.execute(self._sql.insert_jobs, rows)
+        moved.update(self._promote(connection, ordered))
+        self._count(connection, moved)
+
+    # ── out ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def claim(self, quotas: Sequence[int], *, worker: str, until: int) -> list[Lease]:
+        """Lease the first ready jobs of each lane, at most `quotas[lane]` of it, to a worker until a time.
+
+        What one lane leaves of its quota goes to the other lanes, most important first.
+        """
+        parameters: dict[str, object] = {"worker": worker, "until": until}
+        with self._database.write(durable=False) as connection:
+            taken = self._take(connection, quotas, parameters)
+            spare = sum(quotas) - len(taken)
+            if taken and spare:
+                got = Counter(row.lane for row in taken)
+                for lane, quota in enumerate(quotas):
+                    if spare and quota and got[lane] == quota:  # there may be more where this came from
+                        only = [spare if other == lane else 0 for other in range(len(LANES))]
+                        more = self._take(connection, only, parameters)
+                        taken += more
+                        spare -= len(more)
+            if not taken:
+                return []
+            moved: _Moves = Counter()
+            for row in taken:
+                moved[row.lane, State.READY] -= 1
+                moved[row.lane, State.LEASED] += 1
+            self._count(connection, moved)
+            events = {(row.event_id,) for row in taken}
+            found = {r[0]: r for r in _run(connection, self._sql.load_events, sorted(events))}
+        taken.sort(key=lambda row: (row.lane, row.rank))
+        return [_lease(row, found[row.event_id]) for row in taken]
+
+    def _take(
+        self, connection: Connection, quotas: Sequence[int], parameters: dict[str, object]
+    ) -> list["_Claimed"]:
+        lanes = {f"n{lane}": quota for lane, quota in enumerate(quotas)}
+        return [_Claimed(*row) for row in connection.execute(self._sql.claim, parameters | lanes).all()]
+
+    def settle(self, outcomes: Sequence[Outcome], *, now: int) -> set[str]:
+        """Write down what became of leases, with their attempts; returns the ids that really changed.
+
+        An outcome whose lease was lost in between (another attempt number, or not leased) changes nothing.
+        """
+        finished = [o for o in outcomes if o.state in _GONE]
+        kept = [o for o in outcomes if o.state not in _GONE]
+        ordered = {
+            (o.lease.endpoint_id, o.lease.ordering_key)
+            for o in outcomes
+            if o.lease.ordering_key is not None and o.state in _CLOSED
+        }
+        settled: set[str] = set()
+        moved: _Moves = Counter()
+        with self._database.write() as connection:
+            if ordered:
+                self._database.lock_ordering(connection, [f"{e}/{k}" for e, k in ordered])
+            if finished:
+                for delivery_id, lane in _run(connection, self._sql.finish, [_fence(o) for o in finished]):
+                    settled.add(delivery_id)
+                    moved[lane, State.LEASED] -= 1
+            if kept:
+                rows = [(*_fence(o), o.state, o.due_at, 0 if o.record else 1, o.reason) for o in kept]
+                for delivery_id, lane, state in _run(connection, self._sql.put_back, rows):
+                    settled.add(delivery_id)
+                    moved[lane, State.LEASED] -= 1
+                    moved[lane, state] += 1
+            if len(settled) != len(outcomes):
+                outcomes = [o for o in outcomes if o.lease.delivery_id in settled]
+            records = [_attempt_row(o) for o in outcomes if o.record is not None]
+            if records:
+                _run(connection, self._sql.insert_attempts, records)
+            closed = [_closing_row(o, now) for o in outcomes if o.state in _CLOSED]
+            if closed:
+                self._close(connection, closed)
+            moved.update(self._promote(connection, ordered))
+            self._count(connection, moved)
+        return settled
+
+    def _close(self, connection: Connection, rows: Sequence[tuple[str, str, int, str | None, int]]) -> None:
+        # The bounds let PostgreSQL leave out the days it need not look at, before it begins.
+        low, high = min(r[0] for r in rows), max(r[0] for r in rows)
+        connection.execute(self._sql.close_deliveries, {"rows": _text(rows), "low": low, "high": high})
+
+    def release(self, leases: Sequence[Lease]) -> int:
+        """Give leases back unsent, ready at once, their attempt unspent; returns how many were still held."""
+        outcomes = [Outcome(lease=lease, state=State.READY) for lease in leases]
+        return len(self.settle(outcomes, now=0)) if outcomes else 0
+
+    def extend(self, leases: Sequence[Lease], *, until: int) -> set[str]:
+        """Keep leases longer; returns the ids that were still held."""
+        rows = [(lease.delivery_id, lease.attempt, until) for lease in leases]
+        if not rows:
+            return set()
+        with self._database.write(durable=False) as connection:
+            return {row[0] for row in _run(connection, self._sql.extend, rows)}
+
+    # ── on their own ────────────────────────────────────────────────────────────────────────────────────
+
+    def stage(self, *, now: int, limit: int) -> int:
+        """Make scheduled jobs ready whose time has come; returns how many."""
+        return self._shift(self._sql.due, lambda job: State.READY, {"now": now, "limit": limit})
+
+    def next_due(self) -> int | None:
+        """When the next scheduled job falls due."""
+        with self._database.read() as connection:
+            due: int | None = connection.execute(self._sql.next_due).scalar()
+        return due
+
+    def rescue(self, *, now: int, limit: int) -> int:
+        """Make jobs ready whose lease has run out, their attempt spent; returns how many."""
+        return self._shift(self._sql.expired, lambda job: State.READY, {"now": now, "limit": limit})
+
+    def hold(self, endpoint_id: str, *, limit: int) -> int:
+        """Hold the ready and scheduled jobs of a disabled endpoint; returns how many.
+
+        What this misses is held by the worker that claims it.
+        """
+        return self._shift(
+            self._sql.to_hold, lambda job: State.HELD, {"limit": limit, "endpoint": endpoint_id}
+        )
+
+    def unhold(self, *, limit: int) -> int:
+        """Let go the held jobs of enabled endpoints, those of an ordering key one by one; returns how many."""
+        return self._shift(
+            self._sql.to_unhold,
+            lambda job: State.READY if job.ordering_key is None else State.WAITING,
+            {"limit": limit},
+        )
+
+    def cancel(self, endpoint_id: str, *, now: int, limit: int) -> int:
+        """Cancel the unleased, unfinished jobs of a deleted endpoint; returns how many.
+
+        What this misses is cancelled by the worker that claims it.
+        """
+        return self._cancel(self._sql.to_cancel, now, {"limit": limit, "endpoint": endpoint_id})
+
+    def cancel_orphans(self, *, now: int, limit: int) -> int:
+        """Cancel the held jobs of deleted endpoints, which no worker would come to; returns how many."""
+        return self._cancel(self._sql.orphans, now, {"limit": limit})
+
+    def _cancel(self, which: Selection, now: int, parameters: dict[str, object]) -> int:
+        with self._database.read() as connection:
+            if not self._pick(connection, which.look, parameters | {"limit": 1}):
+                return 0
+        with self._database.write() as connection:
+            jobs = self._pick(connection, which.take, parameters)
+            if not jobs:
+                return 0
+            _run(connection, self._sql.delete_jobs, [(job.delivery_id,) for job in jobs])
+            reason = "its endpoint was deleted"
+            self._close(connection, [(j.delivery_id, State.CANCELLED, j.attempt, reason, now) for j in jobs])
+            moved: _Moves = Counter()
+            moved.subtract((j.lane, j.state) for j in jobs)
+            moved.update(self._promote(connection, _ordered(jobs)))
+            self._count(connection, moved)
+        return len(jobs)
+
+    def promote_waiting(self, *, limit: int) -> int:
+        """Let waiting jobs go that no earlier delivery stands before any more; returns how many.
+
+        Whoever finishes a delivery does this for its ordering key; this is the net below that.
+        """
+        with self._database.read() as connection:
+            jobs = self._pick(connection, self._sql.stuck.look, {"limit": limit})
+        if not jobs:
+            return 0
+        with self._database.write() as connection:
+            pairs = _ordered(jobs)
+            self._database.lock_ordering(connection, [f"{e}/{k}" for e, k in pairs])
+            moved = self._promote(connection, pairs)
+            self._count(connection, moved)
+        return -sum(n for (_, state), n in moved.items() if state == State.WAITING)
+
+    # ── by an operator's hand ───────────────────────────────────────────────────────────────────────────
+
+    def replay(self, delivery_ids: Sequence[str], *, now: int, lane: int | None = None) -> int:
+        """Send deliveries again, in their own lane or in another; returns how many were queued.
+
+        Dead and delivered ones are queued anew with a fresh retry schedule; scheduled ones become due now;
+        all others stay as they are.
+        """
+        if not delivery_ids:
+            return 0
+        ids = [(delivery_id,) for delivery_id in delivery_ids]
+        window = {"rows": _text(ids), "low": min(delivery_ids), "high": max(delivery_ids)}
+        moved: _Moves = Counter()
+        with self._database.write() as connection:
+            jobs = self._pick(connection, self._sql.revivable.take, {"rows": window["rows"]})
+            if jobs:
+                rows = []
+                for job in jobs:
+                    to_lane = job.lane if lane is None else lane
+                    base = job.attempt if job.state == State.DEAD else None
+                    rows.append((job.delivery_id, to_lane, now, base))
+                    moved[job.lane, job.state] -= 1
+                    moved[to_lane, State.READY] += 1
+                _run(connection, self._sql.revive, rows)
+            again = connection.execute(self._sql.requeue, window | {"now": now, "to_lane": lane}).all()
+            for (new_lane,) in again:
+                moved[new_lane, State.READY] += 1
+            connection.execute(self._sql.reopen, window)
+            self._count(connection, moved)
+        return len(jobs) + len(again)
+
+    # ── how it stands ───────────────────────────────────────────────────────────────────────────────────
+
+    def depth(self) -> list[Depth]:
+        """Jobs per lane and state; costs the same however many there are."""
+        with self._database.read() as connection:
+            rows = connection.execute(self._sql.depth).all()
+        return [Depth(lane, State(state), int(count)) for lane, state, count in rows]
+
+    def oldest(self) -> dict[int, int]:
+        """Per lane with ready jobs, when the one at its head was accepted or fell due."""
+        with self._database.read() as connection:
+            return {lane: rank for lane, rank in connection.execute(self._sql.oldest) if rank is not None}
+
+    # ── inside a transaction ────────────────────────────────────────────────────────────────────────────
+
+    def _shift(
+        self, which: Selection, target: Callable[["_Job"], State], parameters: dict[str, object]
+    ) -> int:
+        """Pick jobs and move each where `target` says, in one transaction; looks first without a lock."""
+        with self._database.read() as connection:
+            if not self._pick(connection, which.look, parameters | {"limit": 1}):
+                return 0
+        with self._database.write() as connection:
+            jobs = self._pick(connection, which.take, parameters)
+            moved: _Moves = Counter()
+            rows = []
+            for job in jobs:
+                state = target(job)
+                moved[job.lane, job.state] -= 1
+                moved[job.lane, state] += 1
+                rows.append((job.delivery_id, state, job.due_at if job.state == State.SCHEDULED else None))
+            if rows:
+                _run(connection, self._sql.shift, rows)
+            moved.update(self._promote(connection, _ordered(jobs)))
+            self._count(connection, moved)
+        return len(jobs)
+
+    @staticmethod
+    def _pick(connection: Connection, statement: TextClause, parameters: dict[str, object]) -> list["_Job"]:
+        return [_Job(*row) for row in connection.execute(statement, parameters).all()]
+
+    def _promote(self, connection: Connection, ordered: Iterable[tuple[str, str]]) -> _Moves:
+        """Of each endpoint and ordering key, let the first unfinished delivery go, if it waits."""
+        moved: _Moves = Counter()
+        pairs = list(ordered)
+        if pairs:
+            for lane, state in _run(connection, self._sql.promote, pairs):
+                moved[lane, State.WAITING] -= 1
+                moved[lane, state] += 1
+        return moved
+
+    def _count(self, connection: Connection, moved: _Moves) -> None:
+        rows = sorted((self._shard, lane, state, n) for (lane, state), n in moved.items() if n)
+        if rows:
+            _run(connection, self._sql.count, rows)
+
+
+class _Claimed(NamedTuple):
+    delivery_id: str
+    event_id: str
+    endpoint_id: str
+    supplier_id: str
+    attempt: int
+    lane: int
+    rank: int
+    attempt_base: int
+    ordering_key: str | None
+    accepted_at: int
+
+
+class _Job(NamedTuple):
+    delivery_id: str
+    endpoint_id: str
+    ordering_key: str | None
+    lane: int
+    state: State
+    due_at: int | None
+    attempt: int
+
+
+def _first_state(admission: Admission, enabled: bool) -> State:
+    if admission.ordering_key is not None:
+        return State.WAITING  # the first of its key is promoted before the transaction ends
+    if not enabled:
+        return State.HELD
+    return State.READY if admission.deliver_at is None else State.SCHEDULED
+
+
+def _ordered(jobs: Iterable[_Job]) -> set[tuple[str, str]]:
+    return {(job.endpoint_id, job.ordering_key) for job in jobs if job.ordering_key is not None}
+
+
+def _lease(row: _Claimed, event: Row[*tuple[Any, ...]]) -> Lease:
+    return Lease(
+        delivery_id=row.delivery_id,
+        event_id=row.event_id,
+        endpoint_id=row.endpoint_id,
+        supplier_id=row.supplier_id,
+        lane=row.lane,
+        attempt=row.attempt,
+        attempt_base=row.attempt_base,
+        ordering_key=row.ordering_key,
+        accepted_at=row.accepted_at,
+        event_type=event[1],
+        timestamp=event[2],
+        data=event[3],
+    )
+
+
+def _fence(outcome: Outcome) -> tuple[str, int]:
+    return outcome.lease.delivery_id, outcome.lease.attempt
+
+
+def _attempt_row(outcome: Outcome) -> tuple[object, ...]:
+    record = outcome.record
+    assert record is not None
+    return (
+        outcome.lease.delivery_id,
+        outcome.lease.attempt,
+        record.started_at,
+        record.duration,
+        record.status_code,
+        record.error,
+        record.response_body,
+        record.response_headers,
+    )
+
+
+def _closing_row(outcome: Outcome, now: int) -> tuple[str, str, int, str | None, int]:
+    spent = outcome.lease.attempt if outcome.record is not None else outcome.lease.attempt - 1
+    return outcome.lease.delivery_id, outcome.state, spent, outcome.reason, now
+
+
+def _text(rows: Sequence[Sequence[object]]) -> str:
+    return _encode(rows).decode()
+
+
+def _run(connection: Connection, statement: TextClause, rows: Sequence[Sequence[object]]) -> _Rows:
+    """Run a statement over a batch; returns the rows that it answers with, if it answers with any."""
+    result = connection.execute(statement, {"rows": _text(rows)})
+    return result.all() if result.returns_rows else []

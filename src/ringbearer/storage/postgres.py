@@ -1,0 +1,65 @@
+"""PostgreSQL 14 or newer, directly or behind a transaction pooler: no state outlives a transaction."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from sqlalchemy import URL, Connection, create_engine, text
+
+from ringbearer.storage.database import Database
+from ringbearer.storage.migration import upgrade
+
+_POOL = 6
+_CONNECT_SECONDS = 5
+_MIGRATION_LOCK = 0x52424D49  # an arbitrary number that only migrations take
+
+
+class PostgresDatabase(Database):
+    """A PostgreSQL database shared by any number of processes on any number of machines.
+
+    `prepare=False` sends no prepared statements: for transaction poolers that cannot keep them.
+    """
+
+    rows = "jsonb_array_elements(CAST(:rows AS jsonb)) AS r(value)"
+    skip_locked = "FOR UPDATE SKIP LOCKED"
+
+    def __init__(self, url: URL, *, prepare: bool = True) -> None:
+        arguments: dict[str, object] = {"connect_timeout": _CONNECT_SECONDS, "application_name": "ringbearer"}
+        if not prepare:
+            arguments["prepare_threshold"] = None
+        self._url = url.set(drivername="postgresql+psycopg")
+        self._engine = create_engine(
+            self._url, pool_size=_POOL, max_overflow=_POOL, pool_timeout=10, connect_args=arguments
+        )
+
+    def __repr__(self) -> str:
+        return f"<PostgresDatabase {self._url.render_as_string(hide_password=True)}>"
+
+    def lock_ordering(self, connection: Connection, keys: Sequence[str]) -> None:
+        # Taken in the order of their hashes, by every transaction alike: so no two wait for each other.
+        connection.execute(
+            text(
+                "SELECT pg_advisory_xact_lock(h) FROM (SELECT DISTINCT hashtextextended(k, 0) AS h "
+                "FROM unnest(CAST(:keys AS text[])) AS k ORDER BY h) AS hashes"
+            ),
+            {"keys": list(keys)},
+        )
+
+    def migrate(self) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            upgrade(connection)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self, durable: bool) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            if not durable:
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+            yield connection

@@ -1,0 +1,228 @@
+"""The tables, for both databases; times are whole microseconds since the epoch.
+
+suppliers ◂── endpoints ◂── endpoint_secrets        what is configured
+events ◂── deliveries ◂── attempts                  what happened; ranges of ids are ranges of time
+              ▲
+             jobs                                   what is still to do: one row per delivery that is not
+                                                    delivered or cancelled; a dead letter stays until replayed
+queue_depth     how many jobs there are per lane and state, kept by whoever moves them
+idempotency     which event a publisher's key already stands for
+replays         replays in progress and done
+config_version  grows with each change of a supplier or endpoint, so that caches can follow
+
+On PostgreSQL events, deliveries and attempts are partitioned by day, so that retention drops whole tables.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData()
+
+Id = Text().with_variant(Text(collation="C"), "postgresql")
+"""Ids compare byte by byte, so that their order is the order of time."""
+
+
+suppliers = Table(
+    "suppliers",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", Text),
+    Column("tier", Text, nullable=False),
+    Column("timezone", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("deleted", Boolean, nullable=False, server_default=text("false")),
+    Index("suppliers_version", "version"),
+)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("supplier_id", Id, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("event_types", Text, nullable=False),
+    Column("description", Text),
+    Column("headers_sealed", LargeBinary, nullable=False),
+    Column("rate_requests", Integer),
+    Column("rate_period", Float),
+    Column("max_concurrency", Integer),
+    Column("timeout", Float, nullable=False),
+    Column("retry_schedule", Text, nullable=False),
+    Column("signing", Text, nullable=False),
+    Column("public_key", Text),
+    Column("enabled", Boolean, nullable=False),
+    Column("disabled_reason", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("deleted", Boolean, nullable=False, server_default=text("false")),
+    Index("endpoints_supplier", "supplier_id", "id"),
+    Index("endpoints_version", "version"),
+)
+
+endpoint_secrets = Table(
+    "endpoint_secrets",
+    metadata,
+    Column("endpoint_id", Id, primary_key=True),
+    Column("created_at", BigInteger, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("expires_at", BigInteger),
+)
+
+config_version = Table(
+    "config_version",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("digest", Text, nullable=False, unique=True),
+    Column("scope", Text, nullable=False),
+    Column("name", Text),
+    Column("last_four", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("supplier_id", Id, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("timestamp", Text, nullable=False),
+    Column("data", Text, nullable=False),
+    Column("lane", SmallInteger, nullable=False),
+    Column("idempotency_key", Text),
+    Column("occasion_date", Text),
+    Column("deliver_at", BigInteger),
+    Column("ordering_key", Text),
+    Column("tags", Text),
+    Column("created_at", BigInteger, nullable=False),
+    postgresql_partition_by="RANGE (id)",
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("event_id", Id, nullable=False),
+    Column("endpoint_id", Id, nullable=False),
+    Column("supplier_id", Id, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("lane", SmallInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("reason", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Index("deliveries_supplier", "supplier_id", "id"),
+    sqlite_with_rowid=False,
+    postgresql_partition_by="RANGE (id)",
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("delivery_id", Id, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("started_at", BigInteger, nullable=False),
+    Column("duration", BigInteger, nullable=False),
+    Column("status_code", SmallInteger),
+    Column("error", Text),
+    Column("response_body", Text),
+    Column("response_headers", Text),
+    postgresql_partition_by="RANGE (delivery_id)",
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("delivery_id", Id, primary_key=True),
+    Column("event_id", Id, nullable=False),
+    Column("endpoint_id", Id, nullable=False),
+    Column("supplier_id", Id, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("lane", SmallInteger, nullable=False),
+    Column("rank", BigInteger, nullable=False),
+    Column("due_at", BigInteger),
+    Column("attempt", Integer, nullable=False),
+    Column("attempt_base", Integer, nullable=False),
+    Column("ordering_key", Text),
+    Column("reason", Text),
+    Column("accepted_at", BigInteger, nullable=False),
+    Column("worker", Text),
+    sqlite_with_rowid=False,
+)
+
+
+def _partial(name: str, *columns: str, where: str) -> None:
+    """An index over some jobs only: each state has the one order that its reader walks."""
+    Index(name, *(jobs.c[c] for c in columns), sqlite_where=text(where), postgresql_where=text(where))
+
+
+_partial("jobs_ready", "lane", "rank", where="state = 'ready'")
+_partial("jobs_scheduled", "due_at", where="state = 'scheduled'")
+_partial("jobs_leased", "due_at", where="state = 'leased'")
+_partial("jobs_held", "endpoint_id", "delivery_id", where="state = 'held'")
+_partial("jobs_dead", "delivery_id", where="state = 'dead'")
+_partial("jobs_ordered", "endpoint_id", "ordering_key", "delivery_id", where="ordering_key IS NOT NULL")
+
+queue_depth = Table(
+    "queue_depth",
+    metadata,
+    Column("shard", SmallInteger, primary_key=True, autoincrement=False),
+    Column("lane", SmallInteger, primary_key=True, autoincrement=False),
+    Column("state", Text, primary_key=True),
+    Column("n", BigInteger, nullable=False),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("supplier_id", Id, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("event_id", Id, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("deliveries", Integer, nullable=False),
+    Index("idempotency_event", "event_id"),
+)
+
+replays = Table(
+    "replays",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("filter", Text, nullable=False),
+    Column("matched", BigInteger, nullable=False),
+    Column("moved", BigInteger, nullable=False),
+    Column("cursor", Id, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Index(
+        "replays_open",
+        "id",
+        sqlite_where=text("finished_at IS NULL"),
+        postgresql_where=text("finished_at IS NULL"),
+    ),
+)
+
+PARTITIONED = {"events": "evt", "deliveries": "dlv", "attempts": "dlv"}
+"""The tables that PostgreSQL keeps by day, with the prefix of the ids that they are split by."""
