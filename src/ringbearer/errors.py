@@ -6,6 +6,9 @@ RingbearerError
 │   └── UrlRefused          an endpoint URL that deliveries must never be sent to
 ├── NotFound                no such object, or one that the caller may not know of
 ├── Conflict                the request contradicts what is already there
+├── Unauthorized            no API key, or one that does not exist
+├── Forbidden               an API key whose scope does not reach that far
+├── TooManyRequests         more than a limit allows; `retry_after` says when to come again
 └── StoreUnavailable        the store cannot take or answer anything now; try again later
     └── Overloaded          too much waits for the store already; nothing was taken
 """
@@ -46,6 +49,22 @@ class NotFound(RingbearerError):
 
 class Conflict(RingbearerError):
     """The request contradicts what is already there."""
+
+
+class Unauthorized(RingbearerError):
+    """No API key, or one that does not exist."""
+
+
+class Forbidden(RingbearerError):
+    """An API key whose scope does not reach that far."""
+
+
+class TooManyRequests(RingbearerError):
+    """More than a limit allows. `retry_after` is in seconds."""
+
+    def __init__(self, detail: str, retry_after: float) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class StoreUnavailable(RingbearerError):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -22,8 +22,8 @@ Signing = Literal["hmac", "ed25519"]
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """At most `requests` sends in any `period` seconds."""
 
-    requests: int
-    period: float
+    requests: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    period: Annotated[float, msgspec.Meta(ge=0.001, le=31 * 86_400)]
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):

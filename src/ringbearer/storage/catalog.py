@@ -4,7 +4,7 @@ Every change of a supplier or an endpoint takes the next configuration version i
 whoever caches them can ask what changed since.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -31,7 +31,8 @@ class Subscriptions(msgspec.Struct, frozen=True):
     """A supplier with all its endpoints and their signing secrets, at one version."""
 
     supplier: Supplier
-    targets: tuple[Target, ...]
+    targets: dict[str, Target]
+    """By the endpoint's id, oldest first."""
     version: int
 
 
@@ -161,20 +162,25 @@ class Catalog:
         with self._database.read() as connection:
             return [self._endpoint(row) for row in connection.execute(query)]
 
-    def update_endpoint(self, endpoint: Endpoint) -> None:
-        """Store everything of an endpoint that may change; raises NotFound."""
+    def change_endpoint(
+        self, supplier_id: str, endpoint_id: str, change: Callable[[Endpoint], Endpoint]
+    ) -> Endpoint:
+        """Store what `change` makes of an endpoint and return it; nobody else changes it meanwhile.
+
+        Raises NotFound.
+        """
         with self._database.write() as connection:
-            done = connection.execute(
-                update(_E)
-                .where(
-                    _E.c.id == endpoint.id,
-                    _E.c.supplier_id == endpoint.supplier_id,
-                    _E.c.deleted.is_(False),
-                )
-                .values(version=_next_version(connection), **self._changeable(endpoint))
+            # First, so that transactions that change something follow one another: the row read next is the
+            # newest, and a worker that disables the endpoint now is not undone.
+            version = _next_version(connection)
+            row = connection.execute(_living(supplier_id, endpoint_id)).first()
+            if row is None:
+                raise _no_endpoint(supplier_id, endpoint_id)
+            changed = change(self._endpoint(row))
+            connection.execute(
+                update(_E).where(_E.c.id == endpoint_id).values(version=version, **self._changeable(changed))
             )
-            if done.rowcount == 0:
-                raise _no_endpoint(endpoint.supplier_id, endpoint.id)
+        return changed
 
     def set_enabled(self, endpoint_ids: Iterable[str], *, enabled: bool, reason: str | None = None) -> None:
         """Enable or disable endpoints; those that are so already, or deleted, stay untouched."""
@@ -251,17 +257,16 @@ class Catalog:
         for row in secrets:
             opened = self._vault.open(row.sealed, row.endpoint_id).decode()
             signing.setdefault(row.endpoint_id, []).append((opened, row.expires_at))
-        targets: dict[str, list[Target]] = {}
+        targets: dict[str, dict[str, Target]] = {}
         for row in endpoints:
-            target = Target(
+            targets.setdefault(row.supplier_id, {})[row.id] = Target(
                 endpoint=self._endpoint(row), secrets=tuple(signing.get(row.id, ())), version=row.version
             )
-            targets.setdefault(row.supplier_id, []).append(target)
         return {
             row.id: Subscriptions(
                 _supplier(row),
-                tuple(targets.get(row.id, ())),
-                max([row.version, *(t.version for t in targets.get(row.id, ()))]),
+                targets.get(row.id, {}),
+                max([row.version, *(t.version for t in targets.get(row.id, {}).values())]),
             )
             for row in suppliers
         }

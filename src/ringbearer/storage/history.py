@@ -82,6 +82,8 @@ class History:
 
         Without a state in the filter, dead letters are meant.
         """
+        if wanted.state is None:
+            wanted = msgspec.structs.replace(wanted, state=State.DEAD)
         now = clock.now()
         upto = ids.floor("dlv", now + clock.SECOND)
         with self._database.write() as connection:

@@ -157,7 +157,7 @@ class Ledger:
                         a.supplier_id,
                         a.type,
                         a.lane,
-                        a.accepted_at,
+                        a.deliver_at or a.accepted_at,
                         state,
                         a.deliver_at,
                         a.ordering_key,
@@ -284,14 +284,17 @@ class Ledger:
         """Make jobs ready whose lease has run out, their attempt spent; returns how many."""
         return self._shift(self._sql.expired, lambda job: State.READY, {"now": now, "limit": limit})
 
-    def hold(self, endpoint_id: str, *, limit: int) -> int:
-        """Hold the ready and scheduled jobs of a disabled endpoint; returns how many.
+    def lately_closed(self, *, since: int) -> bool:
+        """Whether any endpoint was disabled or deleted since a stored time."""
+        with self._database.read() as connection:
+            return connection.execute(self._sql.lately_closed, {"since": since}).first() is not None
+
+    def hold(self, *, since: int, limit: int) -> int:
+        """Hold the ready and scheduled jobs of endpoints disabled since a stored time; returns how many.
 
         What this misses is held by the worker that claims it.
         """
-        return self._shift(
-            self._sql.to_hold, lambda job: State.HELD, {"limit": limit, "endpoint": endpoint_id}
-        )
+        return self._shift(self._sql.to_hold, lambda job: State.HELD, {"limit": limit, "since": since})
 
     def unhold(self, *, limit: int) -> int:
         """Let go the held jobs of enabled endpoints, those of an ordering key one by one; returns how many."""
@@ -301,12 +304,12 @@ class Ledger:
             {"limit": limit},
         )
 
-    def cancel(self, endpoint_id: str, *, now: int, limit: int) -> int:
-        """Cancel the unleased, unfinished jobs of a deleted endpoint; returns how many.
+    def cancel(self, *, since: int, now: int, limit: int) -> int:
+        """Cancel the unleased, unfinished jobs of endpoints deleted since a stored time; returns how many.
 
         What this misses is cancelled by the worker that claims it.
         """
-        return self._cancel(self._sql.to_cancel, now, {"limit": limit, "endpoint": endpoint_id})
+        return self._cancel(self._sql.to_cancel, now, {"limit": limit, "since": since})
 
     def cancel_orphans(self, *, now: int, limit: int) -> int:
         """Cancel the held jobs of deleted endpoints, which no worker would come to; returns how many."""

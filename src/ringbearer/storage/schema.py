@@ -8,6 +8,7 @@ events ◂── deliveries ◂── attempts                  what happened; r
 queue_depth     how many jobs there are per lane and state, kept by whoever moves them
 idempotency     which event a publisher's key already stands for
 replays         replays in progress and done
+rate_windows    when rate-limited endpoints were last sent to
 config_version  grows with each change of a supplier or endpoint, so that caches can follow
 
 On PostgreSQL events, deliveries and attempts are partitioned by day, so that retention drops whole tables.
@@ -222,6 +223,13 @@ replays = Table(
         sqlite_where=text("finished_at IS NULL"),
         postgresql_where=text("finished_at IS NULL"),
     ),
+)
+
+rate_windows = Table(
+    "rate_windows",
+    metadata,
+    Column("key", Id, primary_key=True),
+    Column("sends", Text, nullable=False),
 )
 
 PARTITIONED = {"events": "evt", "deliveries": "dlv", "attempts": "dlv"}

@@ -140,10 +140,17 @@ class Statements:
         self.expired = select("j.state = 'leased' AND j.due_at <= :now ORDER BY j.due_at")
         # Rare and in the background: these two may walk all jobs, rather than that every delivery pays for an
         # index by endpoint.
-        self.to_hold = select("j.state IN ('ready', 'scheduled') AND j.endpoint_id = :endpoint")
-        self.to_cancel = select(
-            "j.state IN ('ready', 'scheduled', 'waiting', 'held') AND j.endpoint_id = :endpoint"
-        )
+        self.lately_closed = sql("""
+            SELECT 1 FROM endpoints WHERE (deleted OR NOT enabled) AND updated_at >= :since LIMIT 1
+        """)
+        self.to_hold = select("""
+            j.state IN ('ready', 'scheduled') AND j.endpoint_id IN (
+                SELECT id FROM endpoints WHERE NOT enabled AND NOT deleted AND updated_at >= :since)
+        """)
+        self.to_cancel = select("""
+            j.state IN ('ready', 'scheduled', 'waiting') AND j.endpoint_id IN (
+                SELECT id FROM endpoints WHERE deleted AND updated_at >= :since)
+        """)
         self.to_unhold = select("""
             j.state = 'held' AND j.endpoint_id IN (
                 SELECT id FROM endpoints WHERE enabled AND NOT deleted)

@@ -247,4 +247,10 @@ def upgrade() -> None:
     )
     op.create_index("suppliers_version", "suppliers", ["version"], unique=False)
     # ### end Alembic commands ###
+    op.create_table(
+        "rate_windows",
+        sa.Column("key", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=False),
+        sa.Column("sends", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("key"),
+    )
     op.execute("INSERT INTO config_version (id, version) VALUES (1, 0)")

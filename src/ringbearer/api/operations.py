@@ -1,0 +1,363 @@
+"""Every route of the HTTP contract, as data: what the OpenAPI document, the pages and the 405 answers are made of."""
+
+import re
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ringbearer.api.answers import Page
+from ringbearer.api.deliveries import (
+    DeliveriesQuery,
+    ReplayBody,
+    ReplayProgress,
+    ReplayStarted,
+)
+from ringbearer.api.endpoints import EndpointChange, EndpointWithSecret, NewEndpoint, NewSecret, Rotation
+from ringbearer.api.events import EventDetail
+from ringbearer.api.keys import KeyWithText, NewKey
+from ringbearer.api.reading import PageQuery
+from ringbearer.api.suppliers import SupplierBody
+from ringbearer.domain.deliveries import Attempt, Delivery, DeliveryDetail
+from ringbearer.domain.endpoints import Endpoint
+from ringbearer.domain.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_DATA_BYTES, NewEvent
+from ringbearer.domain.keys import Key
+from ringbearer.domain.suppliers import Supplier
+
+EVERYBODY = ""
+"""For routes that ask for no key."""
+_READERS = "admin, read, or the supplier's own"
+_OWNERS = "admin, or the supplier's own"
+_MIB = 1024 * 1024
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that is on the disk. `duplicate`: its idempotency key stood for it already."""
+
+    id: str
+    deliveries: int
+    duplicate: bool
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of a batch that was not taken: its place, from 0, and why."""
+
+    index: int
+    detail: str
+
+
+class BatchAccepted(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a batch; `ids` stand in input order, null where an event was rejected."""
+
+    accepted: int
+    duplicates: int
+    rejected: list[Rejected]
+    ids: list[str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method of one path. `answers` gives a type, a media type or None for nothing, by status."""
+
+    method: str
+    path: str
+    name: str
+    """Unique, and stable: generated clients make their function names of it."""
+    tag: str
+    summary: str
+    keys: str
+    """The scopes that may do this."""
+    answers: dict[int, object]
+    problems: tuple[int, ...] = ()
+    """Statuses of problems that this operation has besides those that all of its kind have."""
+    query: type[msgspec.Struct] | None = None
+    body: object = None
+    """The type of the JSON body."""
+    lines: object = None
+    """The type of each line, where the body may also be application/x-ndjson."""
+    body_required: bool = True
+    headers: dict[str, str] = field(default_factory=dict)
+    """Request headers with what they are for."""
+
+
+def _get(path: str, name: str, tag: str, summary: str, answer: object, **more: object) -> Operation:
+    return _operation("GET", path, name, tag, summary, {200: answer}, **{"keys": _READERS, **more})
+
+
+def _operation(
+    method: str, path: str, name: str, tag: str, summary: str, answers: dict[int, object], **more: object
+) -> Operation:
+    return Operation(
+        method=method,
+        path=path,
+        name=name,
+        tag=tag,
+        summary=summary,
+        answers=answers,
+        **more,  # type: ignore[arg-type]  # the remaining fields of Operation, checked by the test of the document
+    )
+
+
+_SUPPLIERS = "/v1/suppliers"
+_SUPPLIER = _SUPPLIERS + "/{supplier_id}"
+_ENDPOINTS = _SUPPLIER + "/endpoints"
+_ENDPOINT = _ENDPOINTS + "/{endpoint_id}"
+_CHANGE = (404, 429)
+_PLAIN = "text/plain"
+
+INGEST: tuple[Operation, ...] = (
+    _operation(
+        "POST",
+        "/v1/events",
+        "publishEvent",
+        "Events",
+        f"Publish an event; the data may have {MAX_DATA_BYTES // 1024} KiB. 202 means: it is on the disk.",
+        {202: Accepted},
+        keys="admin or publish",
+        body=NewEvent,
+        headers={"Idempotency-Key": "Same as `idempotency_key` in the body."},
+        problems=(404, 409, 429),
+    ),
+    _operation(
+        "POST",
+        "/v1/events/batch",
+        "publishBatch",
+        "Events",
+        f"Publish at most {MAX_BATCH_EVENTS:,} events in at most {MAX_BATCH_BYTES // _MIB} MiB; "
+        "each is taken or rejected on its own.",
+        {202: BatchAccepted},
+        keys="admin or publish",
+        body=list[NewEvent],
+        lines=NewEvent,
+        problems=(429,),
+    ),
+)
+SERVICE: tuple[Operation, ...] = (
+    _get("/health/live", "live", "Service", "Whether the process answers.", "application/json", keys=EVERYBODY),
+    _get(
+        "/health/ready",
+        "ready",
+        "Service",
+        "Whether it can do its work; 503 names the part that fails.",
+        "application/json",
+        keys=EVERYBODY,
+        problems=(503,),
+    ),
+    _get("/metrics", "metrics", "Service", "Figures in Prometheus' text format.", _PLAIN, keys=EVERYBODY),
+)
+DESCRIPTION: tuple[Operation, ...] = (
+    _get("/openapi.json", "openapi", "Service", "This document.", "application/json", keys=EVERYBODY),
+    _get("/docs", "docs", "Service", "This document for people.", "text/html", keys=EVERYBODY),
+)
+MANAGEMENT: tuple[Operation, ...] = (
+    _operation(
+        "PUT",
+        _SUPPLIER,
+        "putSupplier",
+        "Suppliers",
+        "Create a supplier (201) or replace it (200). The id has 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'.",
+        {201: Supplier, 200: Supplier},
+        keys="admin",
+        body=SupplierBody,
+        body_required=False,
+    ),
+    _get(
+        _SUPPLIERS, "listSuppliers", "Suppliers", "List suppliers by id.", Page[Supplier], query=PageQuery
+    ),
+    _get(_SUPPLIER, "getSupplier", "Suppliers", "See a supplier.", Supplier, problems=(404,)),
+    _operation(
+        "DELETE",
+        _SUPPLIER,
+        "deleteSupplier",
+        "Suppliers",
+        "Delete a supplier with its endpoints and its keys; unfinished deliveries are cancelled.",
+        {204: None},
+        keys="admin",
+        problems=(404,),
+    ),
+    _operation(
+        "POST",
+        _ENDPOINTS,
+        "createEndpoint",
+        "Endpoints",
+        "Create an endpoint. The secret is shown in this answer and by rotate-secret only.",
+        {201: EndpointWithSecret},
+        keys=_OWNERS,
+        body=NewEndpoint,
+        problems=(404, 409),
+    ),
+    _get(
+        _ENDPOINTS,
+        "listEndpoints",
+        "Endpoints",
+        "List a supplier's endpoints, oldest first. Keys with the scope read see header values masked.",
+        Page[Endpoint],
+        query=PageQuery,
+        problems=(404,),
+    ),
+    _get(
+        _ENDPOINT,
+        "getEndpoint",
+        "Endpoints",
+        "See an endpoint. Keys with the scope read see header values masked.",
+        Endpoint,
+        problems=(404,),
+    ),
+    _operation(
+        "PATCH",
+        _ENDPOINT,
+        "changeEndpoint",
+        "Endpoints",
+        "Change what the body names; null clears what may be null.",
+        {200: Endpoint},
+        keys=_OWNERS,
+        body=EndpointChange,
+        problems=_CHANGE,
+    ),
+    _operation(
+        "DELETE",
+        _ENDPOINT,
+        "deleteEndpoint",
+        "Endpoints",
+        "Delete an endpoint; its unfinished deliveries are cancelled.",
+        {204: None},
+        keys=_OWNERS,
+        problems=_CHANGE,
+    ),
+    _operation(
+        "POST",
+        _ENDPOINT + "/rotate-secret",
+        "rotateSecret",
+        "Endpoints",
+        "Make a new secret; the ones before it sign too until the grace ends.",
+        {200: NewSecret},
+        keys=_OWNERS,
+        body=Rotation,
+        body_required=False,
+        problems=(409, *_CHANGE),
+    ),
+    _operation(
+        "POST",
+        _ENDPOINT + "/test",
+        "testEndpoint",
+        "Endpoints",
+        "Send one signed sample event now, also to a disabled endpoint.",
+        {200: Attempt},
+        keys=_OWNERS,
+        problems=_CHANGE,
+    ),
+    _operation(
+        "POST",
+        _ENDPOINT + "/enable",
+        "enableEndpoint",
+        "Endpoints",
+        "Send again; held deliveries are released.",
+        {200: Endpoint},
+        keys=_OWNERS,
+        problems=_CHANGE,
+    ),
+    _operation(
+        "POST",
+        _ENDPOINT + "/disable",
+        "disableEndpoint",
+        "Endpoints",
+        "Send nothing more; deliveries are held until the endpoint is enabled.",
+        {200: Endpoint},
+        keys=_OWNERS,
+        problems=_CHANGE,
+    ),
+    _get(
+        "/v1/events/{event_id}",
+        "getEvent",
+        "Events",
+        "See an event, with its deliveries' states.",
+        EventDetail,
+        problems=(404,),
+    ),
+    _get(
+        "/v1/deliveries",
+        "listDeliveries",
+        "Deliveries",
+        "List deliveries, newest first.",
+        Page[Delivery],
+        query=DeliveriesQuery,
+        problems=(404,),
+    ),
+    _get(
+        "/v1/deliveries/{delivery_id}",
+        "getDelivery",
+        "Deliveries",
+        "See a delivery with its attempts.",
+        DeliveryDetail,
+        problems=(404,),
+    ),
+    _operation(
+        "POST",
+        "/v1/deliveries/{delivery_id}/retry",
+        "retryDelivery",
+        "Deliveries",
+        "Make a delivery due now; 409 while its endpoint is disabled.",
+        {202: DeliveryDetail},
+        keys=_OWNERS,
+        problems=(404, 409),
+    ),
+    _operation(
+        "POST",
+        "/v1/deliveries/replay",
+        "startReplay",
+        "Deliveries",
+        "Send many deliveries again, paced so that live traffic goes first.",
+        {202: ReplayStarted},
+        keys=_OWNERS,
+        body=ReplayBody,
+        body_required=False,
+        problems=(404,),
+    ),
+    _get(
+        "/v1/deliveries/replay/{replay_id}",
+        "getReplay",
+        "Deliveries",
+        "See how far a replay is.",
+        ReplayProgress,
+        problems=(404,),
+    ),
+    _operation(
+        "POST",
+        "/v1/keys",
+        "createKey",
+        "Keys",
+        "Create an API key, which is shown in this answer only.",
+        {201: KeyWithText},
+        keys="admin",
+        body=NewKey,
+    ),
+    _get("/v1/keys", "listKeys", "Keys", "List API keys, oldest first.", Page[Key], query=PageQuery, keys="admin"),
+    _operation(
+        "DELETE",
+        "/v1/keys/{key_id}",
+        "deleteKey",
+        "Keys",
+        "Delete an API key; it stops working within a second. The key in use cannot delete itself.",
+        {204: None},
+        keys="admin",
+        problems=(404, 409),
+    ),
+)
+ALL: tuple[Operation, ...] = (*INGEST, *MANAGEMENT, *SERVICE, *DESCRIPTION)
+
+
+def allowed_methods(path: str) -> frozenset[str]:
+    """The methods that the path takes; none when there is no such path."""
+    if path in _EXACT:
+        return _EXACT[path]
+    return next((methods for pattern, methods in _PATTERNS if pattern.fullmatch(path)), frozenset())
+
+
+def _methods(path: str) -> frozenset[str]:
+    return frozenset(operation.method for operation in ALL if operation.path == path)
+
+
+_EXACT = {o.path: _methods(o.path) for o in ALL if "{" not in o.path}
+_PATTERNS = [
+    (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), _methods(path))
+    for path in {o.path: None for o in ALL if "{" in o.path}
+]

@@ -1,0 +1,133 @@
+"""The API process: ingest, health and metrics in front, the management API behind, one uvicorn around all."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import uvicorn
+import uvloop
+
+from ringbearer.api.app import create_app
+from ringbearer.api.auth import Authenticator
+from ringbearer.api.ingest import Ingest, Receive, Scope, Send
+from ringbearer.api.probes import Probes
+from ringbearer.api.services import ApiServices
+from ringbearer.app import Services, ensure_admin_key, on_stop, prepare_process
+from ringbearer.delivery.sample import send_sample
+from ringbearer.domain.deliveries import Attempt
+from ringbearer.domain.endpoints import Target
+from ringbearer.maintenance.tidy import tidy
+from ringbearer.publish import Publisher
+from ringbearer.settings import Settings
+from ringbearer.supervisor import SOCKET_DESCRIPTOR
+
+_BACKLOG = 2_048
+
+
+def serve(settings: Settings) -> None:
+    """Answer HTTP until SIGTERM or SIGINT; any number of these may run on one store."""
+    prepare_process(settings)
+    services = Services(settings, listen=False)
+    try:
+        if SOCKET_DESCRIPTOR not in os.environ:
+            settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            services.storage.migrate()
+            ensure_admin_key(settings, services.storage)
+        uvloop.run(_serve(services))
+    finally:
+        services.close()
+
+
+async def _serve(services: Services) -> None:
+    settings = services.settings
+    publisher = Publisher(
+        cache=services.cache,
+        ledger=services.storage.ledger,
+        queue=services.queue,
+        telemetry=services.telemetry,
+    )
+    config = uvicorn.Config(
+        Front(services, publisher),
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=max(1, int(settings.stop_grace)),
+    )
+    server = _Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    on_stop(stop)
+    publisher.start()
+    services.follower.start()
+    try:
+        await server.serve(sockets=_inherited())
+    finally:
+        await services.follower.stop()
+        await publisher.stop()
+
+
+class Front:
+    """The outermost application: hands each request to who answers it."""
+
+    def __init__(self, services: Services, publisher: Publisher) -> None:
+        settings = services.settings
+        authenticator = Authenticator(services.storage.catalog)
+
+        async def send_test(target: Target) -> Attempt:
+            return await asyncio.to_thread(
+                send_sample, target, refuse=services.guard.check_address, ca_file=services.ca_file
+            )
+
+        async def reconcile() -> None:
+            await tidy(services.storage.ledger, services.queue, services.telemetry)
+
+        self._ingest = Ingest(publisher=publisher, authenticator=authenticator)
+        self._probes = Probes(storage=services.storage, metrics=services.metrics)
+        self._management = create_app(
+            ApiServices(
+                storage=services.storage,
+                guard=services.guard,
+                authenticator=authenticator,
+                tester=send_test,
+                reconcile=reconcile,
+                invalidate=lambda supplier_id: services.cache.invalidate([supplier_id]),
+                wake=lambda: services.queue.push(1),
+                changes_per_minute=settings.changes_per_minute,
+            )
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http":
+            path, method = scope["path"], scope["method"]
+            if method == "POST" and path == "/v1/events":
+                return await self._ingest.one(scope, receive, send)
+            if method == "POST" and path == "/v1/events/batch":
+                return await self._ingest.batch(scope, receive, send)
+            if method == "GET" and await self._probes.answered(path, send):
+                return None
+        return await self._management(scope, receive, send)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `on_stop`: the process has more to end than the server."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _inherited() -> Sequence[socket.socket] | None:
+    """The listening socket of the supervising process, if there is one."""
+    descriptor = os.environ.get(SOCKET_DESCRIPTOR)
+    return None if descriptor is None else [socket.socket(fileno=int(descriptor))]

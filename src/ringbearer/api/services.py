@@ -1,0 +1,90 @@
+"""What the API needs from the rest of the house, handed to it by whoever puts the house together."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import ParamSpec, Protocol, TypeVar
+
+from ringbearer.api.auth import Authenticator
+from ringbearer.api.changes import ChangeLimit
+from ringbearer.domain.deliveries import Attempt
+from ringbearer.domain.endpoints import Target
+from ringbearer.errors import Overloaded, StoreUnavailable
+from ringbearer.storage.base import Storage
+
+MAX_BODY_BYTES = 1024 * 1024
+"""The largest body of a management request."""
+STORE_CALLS = 4
+"""Calls to the store at a time; SQLite has as many readers, and publishing must find threads too."""
+STORE_CALLS_WAITING = 500
+
+_log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class UrlGuard(Protocol):
+    """Who knows which URLs deliveries may be sent to."""
+
+    def check_url(self, url: str) -> str:
+        """The URL in the form in which it will be sent to; raises UrlRefused."""
+
+    async def check_resolved(self, url: str) -> None:
+        """Look at the addresses behind the name; raises UrlRefused."""
+
+
+class StoreCalls:
+    """Calls that block, made from the event loop on threads, a few at a time.
+
+    Raises Overloaded when too many wait for their turn.
+    """
+
+    def __init__(self, most: int = STORE_CALLS, waiting: int = STORE_CALLS_WAITING) -> None:
+        self._turns = asyncio.Semaphore(most)
+        self._room = most + waiting
+        self._inside = 0
+
+    async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._inside >= self._room:
+            raise Overloaded(f"{self._inside} management requests wait for the store already")
+        self._inside += 1
+        try:
+            async with self._turns:
+                return await asyncio.to_thread(function, *args, **kwargs)
+        finally:
+            self._inside -= 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiServices:
+    """Everything that the handlers touch."""
+
+    storage: Storage
+    guard: UrlGuard
+    authenticator: Authenticator
+    tester: Callable[[Target], Awaitable[Attempt]]
+    """Sends one signed sample event now and returns what came of it."""
+    reconcile: Callable[[], Awaitable[None]]
+    """Called after endpoints were enabled, disabled or deleted: holds, releases or cancels their deliveries."""
+    invalidate: Callable[[str], None]
+    """Called with a supplier's id after it or one of its endpoints changed."""
+    wake: Callable[[], None] = lambda: None
+    """Called after deliveries were made ready, so that workers look for them at once."""
+    changes_per_minute: int = 5
+    """Changes of one endpoint in a minute; 0 for any number."""
+    max_body_bytes: int = MAX_BODY_BYTES
+    store: StoreCalls = field(default_factory=StoreCalls)
+    changes: ChangeLimit = field(init=False)
+
+    def __post_init__(self) -> None:
+        # A frozen dataclass offers no other way to derive one field from another.
+        object.__setattr__(self, "changes", ChangeLimit(self.changes_per_minute))
+
+    async def settle(self) -> None:
+        """Let deliveries follow a change of endpoints that is stored already, so its answer stays a success."""
+        try:
+            await self.reconcile()
+        except StoreUnavailable as error:
+            _log.warning("deliveries follow a change of endpoints later: %s", error)

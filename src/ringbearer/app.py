@@ -1,0 +1,230 @@
+"""The composition: opens the store, queue, cache and limits that the settings name, wires them, runs a worker."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvloop
+from prometheus_client import start_http_server
+
+from ringbearer import ids, logs
+from ringbearer.cache.manager import WebhookCacheManager
+from ringbearer.delivery.guard import Guard
+from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
+from ringbearer.delivery.worker import Worker
+from ringbearer.domain.keys import Key, digest, generate
+from ringbearer.errors import ConfigurationError
+from ringbearer.limits.database import DatabaseRateLimiter
+from ringbearer.looper import Looper
+from ringbearer.maintenance.housekeeper import Housekeeper
+from ringbearer.monitor.prometheus import PrometheusMetrics
+from ringbearer.queue.bell import Bell, PostgresBell, SocketBell
+from ringbearer.queue.database import DatabaseQueue
+from ringbearer.settings import Settings
+from ringbearer.storage.base import Storage, open_storage
+from ringbearer.storage.vault import Vault
+from ringbearer.telemetry import Telemetry
+
+_log = logging.getLogger(__name__)
+_FOLLOW_SECONDS = 0.5  # between two looks at the configuration's version: how stale a cache can be
+_SWITCH_SECONDS = 0.001  # a thread that returns from the database gets the interpreter after at most this
+PARENT_PIPE = "RINGBEARER_PARENT_PIPE"
+"""Names the descriptor of a pipe that ends when the supervising process does."""
+
+
+class Services:
+    """Everything that an API or worker process is made of, opened by settings; close it in the end.
+
+    `listen` says whether this process wants to hear the bell, as workers do.
+    """
+
+    def __init__(self, settings: Settings, *, listen: bool) -> None:
+        self.settings = settings
+        self.telemetry = Telemetry()
+        self.metrics = PrometheusMetrics(self.telemetry)
+        self.storage = open_store(settings)
+        self.bell = _bell(settings, listen=listen)
+        self.queue = DatabaseQueue(self.storage.ledger, self.bell)
+        self.cache = WebhookCacheManager(catalog=self.storage.catalog, telemetry=self.telemetry)
+        self.guard = Guard(allow_networks=settings.allow_networks)
+        self.ca_file = str(settings.ca_file) if settings.ca_file is not None else None
+        self.follower = Looper("follower", self._follow, interval=_FOLLOW_SECONDS)
+
+    def __repr__(self) -> str:
+        return f"<Services on {self.storage!r}>"
+
+    def close(self) -> None:
+        """Close the store and the bell."""
+        self.bell.close()
+        self.storage.close()
+
+    async def _follow(self) -> None:
+        await asyncio.to_thread(self.cache.refresh)
+
+
+def open_store(settings: Settings) -> Storage:
+    """The store that the settings name; raises ConfigurationError."""
+    return open_storage(settings.store_url, Vault(settings.vault_keys()), prepare=settings.database_prepare)
+
+
+def prepare_process(settings: Settings) -> None:
+    """What every process of the service does first."""
+    logs.configure(style=settings.log_format, level=settings.log_level)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the store's schema to this version."""
+    with open_store(settings) as storage:
+        storage.migrate()
+
+
+def rotate_encryption(settings: Settings) -> int:
+    """Seal every stored secret anew with the first of the configured keys; returns how many that were."""
+    with open_store(settings) as storage:
+        return storage.catalog.reseal()
+
+
+def ensure_admin_key(settings: Settings, storage: Storage) -> tuple[Path | None, str | None]:
+    """Make sure that an admin key exists.
+
+    Returns where the key's file is, if there is one, and the key itself if it was made just now.
+    """
+    if settings.admin_key is not None:
+        if len(settings.admin_key) < 16:
+            raise ConfigurationError("RINGBEARER_ADMIN_KEY must have at least 16 characters")
+        if storage.catalog.find_key(digest(settings.admin_key)) is None:
+            _store_admin_key(storage, settings.admin_key)
+        return None, None
+    path = settings.data_dir / "admin.key"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        key = path.read_text().strip()
+        if storage.catalog.find_key(digest(key)) is None:
+            _store_admin_key(storage, key)  # the file outlived its database
+        return path, None
+    key = generate()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key + "\n")
+    _store_admin_key(storage, key)
+    return path, key
+
+
+def _store_admin_key(storage: Storage, key: str) -> None:
+    made = Key(
+        id=ids.key(), scope="admin", name="first admin key", created_at=datetime.now(UTC), last_four=key[-4:]
+    )
+    storage.catalog.add_key(made, digest(key))
+
+
+def _bell(settings: Settings, *, listen: bool) -> Bell:
+    if settings.embedded:
+        return SocketBell(settings.data_dir / "run", listen=listen)
+    return PostgresBell(settings.store_url, listen=listen, pooled=not settings.database_prepare)
+
+
+# ── the worker process ──────────────────────────────────────────────────────────────────────────────────
+
+
+def work(settings: Settings) -> None:
+    """Run one worker until SIGTERM or SIGINT."""
+    prepare_process(settings)
+    services = Services(settings, listen=True)
+    try:
+        uvloop.run(_work(services))
+    finally:
+        services.close()
+
+
+async def _work(services: Services) -> None:
+    """The event loop keeps what is slow and rare; the courier's thread does the work."""
+    settings = services.settings
+    stopped = asyncio.Event()
+    worker = _worker(services)
+    on_stop(worker.stop)
+    housekeeper = Housekeeper(
+        storage=services.storage,
+        queue=services.queue,
+        telemetry=services.telemetry,
+        retention_days=settings.retention_days,
+    )
+    services.metrics.worker_started()
+    if settings.metrics_port is not None:
+        start_http_server(settings.metrics_port, settings.host, registry=services.metrics.registry)
+    services.follower.start()
+    housekeeper.start()
+    thread = _Thread(worker.run, asyncio.get_running_loop(), stopped)
+    thread.start()
+    await stopped.wait()
+    await housekeeper.stop()
+    await services.follower.stop()
+    thread.join()
+    if thread.error is not None:
+        raise thread.error
+
+
+def _worker(services: Services) -> Worker:
+    settings = services.settings
+    processor = HighPerformanceWebhookProcessor(
+        cache=services.cache,
+        limiter=DatabaseRateLimiter(services.storage.database),
+        telemetry=services.telemetry,
+        refuse=services.guard.check_address,
+        slots=settings.slots,
+        ca_file=services.ca_file,
+    )
+    return Worker(
+        queue=services.queue,
+        processor=processor,
+        cache=services.cache,
+        catalog=services.storage.catalog,
+        bell=services.bell,
+        telemetry=services.telemetry,
+        slots=settings.slots,
+        grace=settings.stop_grace,
+    )
+
+
+class _Thread(threading.Thread):
+    """The courier's thread: tells the event loop when it ends, and why."""
+
+    def __init__(
+        self, target: Callable[[], None], loop: asyncio.AbstractEventLoop, stopped: asyncio.Event
+    ) -> None:
+        super().__init__(name="courier")
+        self._work = target
+        self._loop = loop
+        self._stopped = stopped
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self.error = error
+        self._loop.call_soon_threadsafe(self._stopped.set)
+
+
+def on_stop(stop: Callable[[], None]) -> None:
+    """Call `stop` in the running event loop on SIGTERM, SIGINT, and when the supervising process is gone."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    pipe = os.environ.get(PARENT_PIPE)
+    if pipe is not None:
+        descriptor = int(pipe)
+
+        def parent_gone() -> None:
+            loop.remove_reader(descriptor)
+            stop()
+
+        loop.add_reader(descriptor, parent_gone)
+
+

@@ -1,0 +1,1 @@
+"""The cache: endpoint configuration where the hot path needs it."""

@@ -1,0 +1,1 @@
+"""The command `ringbearer`: one module for each family of commands."""

@@ -1,0 +1,330 @@
+"""Commands for endpoints: list, show, create, update, delete, rotate-secret, test, enable, disable."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+from cyclopts import App, Group, Parameter
+
+from ringbearer.cli import output
+from ringbearer.cli.client import DEFAULT_CONNECTION, Connection, Page, decode, path
+from ringbearer.cli.inputs import read_value
+from ringbearer.cli.options import All, Json, Limit, duration, examples, pairs
+from ringbearer.domain.deliveries import Attempt
+from ringbearer.domain.endpoints import Endpoint, RateLimit, Signing
+from ringbearer.errors import InvalidInput
+
+app = App(
+    name="endpoints",
+    help="Where and how a supplier wants to be told.",
+    help_epilogue=examples(
+        "ringbearer endpoints create lumen-photo https://lumen.example/hooks",
+        "ringbearer endpoints list lumen-photo",
+    ),
+    default_parameter=Parameter(negative=()),
+)
+
+ENDPOINT = Group("Endpoint", sort_key=10)
+
+SupplierId = Annotated[str, Parameter(help="Id of the supplier.")]
+EndpointId = Annotated[str, Parameter(help="Id of the endpoint, ep_….")]
+
+
+class EndpointWithSecret(Endpoint, frozen=True, kw_only=True):
+    """What the API answers when a secret is new: the only time that it is shown."""
+
+    secret: str | None = None
+
+
+class NewSecret(msgspec.Struct):
+    """What the API answers to `rotate-secret`, as far as it is shown."""
+
+    secret: str
+
+
+@Parameter(name="*", group=ENDPOINT)
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What may be set when an endpoint is made and changed later; None is unset."""
+
+    event_types: Annotated[
+        list[str] | None,
+        Parameter(name="--event-types", help="Types it wants, comma-separated or repeated: a.b, a.*, *."),
+    ] = None
+    description: Annotated[str | None, Parameter(name="--description", help="A note for people.")] = None
+    headers: Annotated[
+        list[str] | None, Parameter(name="--header", help="Header to send along, 'name: value'; repeatable.")
+    ] = None
+    rate_limit: Annotated[
+        str | None, Parameter(name="--rate-limit", help="Sends in a period, such as 100/60s.")
+    ] = None
+    max_concurrency: Annotated[
+        int | None, Parameter(name="--max-concurrency", help="Sends at the same time.")
+    ] = None
+    timeout: Annotated[
+        str | None, Parameter(name="--timeout", help="Time for the whole exchange, such as 10s.")
+    ] = None
+    retry_schedule: Annotated[
+        str | None,
+        Parameter(name="--retry-schedule", help="Waits before each further try, such as 5s,5m,30m,2h."),
+    ] = None
+
+    def body(self) -> dict[str, object]:
+        """The wishes that were given, in the words of the API; InvalidInput when one is malformed."""
+        wishes: dict[str, object] = {
+            "event_types": _words(self.event_types),
+            "description": self.description,
+            "headers": pairs(self.headers, ":", "header"),
+            "rate_limit": None if self.rate_limit is None else rate(self.rate_limit),
+            "max_concurrency": self.max_concurrency,
+            "timeout": None if self.timeout is None else duration(self.timeout),
+            "retry_schedule": None if self.retry_schedule is None else _durations(self.retry_schedule),
+        }
+        return {name: value for name, value in wishes.items() if value is not None}
+
+
+@app.command(name="list", help_epilogue=examples("ringbearer endpoints list lumen-photo"))
+def list_endpoints(
+    supplier: SupplierId,
+    /,
+    *,
+    limit: Limit = 50,
+    all_: All = False,
+    json: Json = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> None:
+    """List the endpoints of a supplier."""
+    with connection.open() as client:
+        answer = client.items(path("suppliers", supplier, "endpoints"), limit=None if all_ else limit)
+    if json:
+        output.print_json(answer)
+        return
+    page = decode(answer, Page[Endpoint])
+    output.print_table(
+        ("id", "url", "event types", "state", "created"),
+        [(e.id, e.url, ", ".join(e.event_types), _state(e), output.when(e.created_at)) for e in page.items],
+    )
+    output.note_more(page.next)
+
+
+@app.command(help_epilogue=examples("ringbearer endpoints show lumen-photo ep_0197…"))
+def show(
+    supplier: SupplierId,
+    endpoint: EndpointId,
+    /,
+    *,
+    json: Json = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> None:
+    """Show one endpoint."""
+    with connection.open() as client:
+        _print(client.get(_path(supplier, endpoint)), json)
+
+
+@app.command(
+    help_epilogue=examples(
+        "ringbearer endpoints create lumen-photo https://lumen.example/hooks",
+        "ringbearer endpoints create lumen-photo https://lumen.example/hooks"
+        " --event-types 'booking.*,payment.received' --rate-limit 100/60s",
+    )
+)
+def create(
+    supplier: SupplierId,
+    url: Annotated[str, Parameter(help="Where to send: https://….")],
+    /,
+    *,
+    wishes: Wishes = Wishes(),
+    secret: Annotated[
+        str | None,
+        Parameter(group=ENDPOINT, help="Your own secret, whsec_…; @FILE or - reads it. Default: a new one."),
+    ] = None,
+    signing: Annotated[
+        Signing | None, Parameter(group=ENDPOINT, help="How it is signed: shared secret or key pair.")
+    ] = None,
+    disabled: Annotated[
+        bool, Parameter(group=ENDPOINT, help="Create it disabled: its deliveries are held.")
+    ] = False,
+    json: Json = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> None:
+    """Create an endpoint. The answer shows its secret, this one time."""
+    body: dict[str, object] = {"url": url, **wishes.body()}
+    if secret is not None:
+        body["secret"] = read_value(secret).decode().strip()
+    if signing is not None:
+        body["signing"] = signing
+    if disabled:
+        body["enabled"] = False
+    with connection.open() as client:
+        _print(client.send("POST", path("suppliers", supplier, "endpoints"), body), json)
+
+
+@app.command(
+    help_epilogue=examples(
+        "ringbearer endpoints update lumen-photo ep_0197… --url https://new.lumen.example/hooks",
+        "ringbearer endpoints update lumen-photo ep_0197… --timeout 20s --clear rate_limit",
+    )
+)
+def update(
+    supplier: SupplierId,
+    endpoint: EndpointId,
+    /,
+    *,
+    url: Annotated[str | None, Parameter(group=ENDPOINT, help="A new address.")] = None,
+    wishes: Wishes = Wishes(),
+    clear: Annotated[
+        list[Literal["description", "rate_limit", "max_concurrency"]] | None,
+        Parameter(group=ENDPOINT, help="Have no such thing any more; repeatable."),
+    ] = None,
+    json: Json = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> None:
+    """Change what is given of an endpoint, and nothing else."""
+    body: dict[str, object] = {**wishes.body(), **dict.fromkeys(clear or [])}
+    if url is not None:
+        body["url"] = url
+    if not body:
+        raise InvalidInput("nothing to change: give at least one option")
+    with connection.open() as client:
+        _print(client.send("PATCH", _path(supplier, endpoint), body), json)
+
+
+@app.command(help_epilogue=examples("ringbearer endpoints delete lumen-photo ep_0197…"))
+def delete(
+    supplier: SupplierId, endpoint: EndpointId, /, *, connection: Connection = DEFAULT_CONNECTION
+) -> None:
+    """Delete an endpoint; its unfinished deliveries are cancelled."""
+    with connection.open() as client:
+        client.send("DELETE", _path(supplier, endpoint))
+    output.note(f"{endpoint} is deleted")
+
+
+@app.command(
+    name="rotate-secret",
+    help_epilogue=examples(
+        "ringbearer endpoints rotate-secret lumen-photo ep_0197…",
+        "ringbearer endpoints rotate-secret lumen-photo ep_0197… --grace 24h",
+    ),
+)
+def rotate_secret(
+    supplier: SupplierId,
+    endpoint: EndpointId,
+    /,
+    *,
+    grace: Annotated[
+        str | None, Parameter(group=ENDPOINT, help="How long the old secret signs too, such as 24h.")
+    ] = None,
+    json: Json = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> None:
+    """Give an endpoint a new secret; until the grace ends, old and new both sign."""
+    body = {} if grace is None else {"grace": duration(grace)}
+    with connection.open() as client:
+        answer = client.send("POST", _path(supplier, endpoint, "rotate-secret"), body)
+    if json:
+        output.print_json(answer)
+    else:
+        output.print_secret("New signing secret", decode(answer, NewSecret).secret)
+
+
+@app.command(name="test", help_epilogue=examples("ringbearer endpoints test lumen-photo ep_0197…"))
+def send_sample(
+    supplier: SupplierId,
+    endpoint: EndpointId,
+    /,
+    *,
+    json: Json = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> int:
+    """Send one signed sample event now; the exit status is 1 when the endpoint does not take it."""
+    with connection.open() as client:
+        answer = client.send("POST", _path(supplier, endpoint, "test"))
+    attempt = decode(answer, Attempt)
+    if json:
+        output.print_json(answer)
+    else:
+        output.print_fields(
+            (
+                ("status", attempt.status_code),
+                ("error", attempt.error),
+                ("duration", output.span(attempt.duration)),
+                ("answer", attempt.response_body),
+            )
+        )
+    return 0 if attempt.status_code is not None and 200 <= attempt.status_code < 300 else 1
+
+
+@app.command(help_epilogue=examples("ringbearer endpoints enable lumen-photo ep_0197…"))
+def enable(
+    supplier: SupplierId, endpoint: EndpointId, /, *, connection: Connection = DEFAULT_CONNECTION
+) -> None:
+    """Enable an endpoint: its held deliveries are released."""
+    with connection.open() as client:
+        client.send("POST", _path(supplier, endpoint, "enable"))
+    output.note(f"{endpoint} is enabled; held deliveries are released")
+
+
+@app.command(help_epilogue=examples("ringbearer endpoints disable lumen-photo ep_0197…"))
+def disable(
+    supplier: SupplierId, endpoint: EndpointId, /, *, connection: Connection = DEFAULT_CONNECTION
+) -> None:
+    """Disable an endpoint: its deliveries are held, none is lost."""
+    with connection.open() as client:
+        client.send("POST", _path(supplier, endpoint, "disable"))
+    output.note(f"{endpoint} is disabled; its deliveries are held")
+
+
+def rate(text: str) -> RateLimit:
+    """`100/60s` as a rate limit; raises InvalidInput when it is written otherwise."""
+    requests, slash, period = text.partition("/")
+    if not slash or not requests.strip().isdecimal():
+        raise InvalidInput(f"{text!r} is not a rate such as 100/60s")
+    return RateLimit(requests=int(requests), period=duration(period.strip()))
+
+
+def _path(supplier: str, endpoint: str, *action: str) -> str:
+    return path("suppliers", supplier, "endpoints", endpoint, *action)
+
+
+def _words(texts: list[str] | None) -> list[str] | None:
+    if texts is None:
+        return None
+    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
+
+
+def _durations(text: str) -> list[float]:
+    return [duration(part.strip()) for part in text.split(",") if part.strip()]
+
+
+def _state(endpoint: Endpoint) -> str:
+    return "ok" if endpoint.enabled else "disabled"
+
+
+def _print(answer: bytes, json: bool) -> None:
+    if json:
+        output.print_json(answer)
+        return
+    endpoint = decode(answer, EndpointWithSecret)
+    limit = endpoint.rate_limit
+    output.print_fields(
+        (
+            ("id", endpoint.id),
+            ("supplier", endpoint.supplier_id),
+            ("url", endpoint.url),
+            ("state", _state(endpoint)),
+            ("reason", endpoint.disabled_reason),
+            ("event types", ", ".join(endpoint.event_types)),
+            ("description", endpoint.description),
+            ("headers", "\n".join(f"{n}: {v}" for n, v in endpoint.headers.items()) or None),
+            ("rate limit", None if limit is None else f"{limit.requests} in {output.span(limit.period)}"),
+            ("at the same time", endpoint.max_concurrency),
+            ("timeout", output.span(endpoint.timeout)),
+            ("tries again after", ", ".join(output.span(wait) for wait in endpoint.retry_schedule)),
+            ("signing", endpoint.signing),
+            ("public key", endpoint.public_key),
+            ("created", output.exactly(endpoint.created_at)),
+            ("changed", output.exactly(endpoint.updated_at)),
+        )
+    )
+    if endpoint.secret is not None:
+        output.print_secret("Signing secret", endpoint.secret)

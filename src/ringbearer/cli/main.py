@@ -1,0 +1,67 @@
+"""The command `ringbearer`: finds the command's module, runs it, and turns errors into sentences."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from ringbearer import __version__
+from ringbearer.cli import service
+from ringbearer.cli.options import examples
+from ringbearer.errors import RingbearerError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+app = App(
+    name="ringbearer",
+    help="Webhook delivery: events in, signed webhooks out, at least once, even on the busiest day.",
+    help_epilogue=examples(
+        "ringbearer up",
+        "ringbearer suppliers put lumen-photo --timezone Europe/Paris",
+        "ringbearer endpoints create lumen-photo https://lumen.example/hooks",
+        "ringbearer publish --supplier lumen-photo --type booking.confirmed --data '{\"booking\":7}'",
+        "ringbearer deliveries list --state dead",
+    ),
+    version=__version__,
+    default_parameter=Parameter(negative=()),
+)
+
+app.command(service.app, name="*")
+
+# Given as text: a family's module is imported when one of its commands runs, not when `ringbearer` starts.
+for _module, _name, _help in (
+    ("suppliers", "suppliers", "Those who are told: the tenants."),
+    ("endpoints", "endpoints", "Where and how a supplier wants to be told."),
+    ("events", "publish", "Hand over one event, or a file of them."),
+    ("deliveries", "deliveries", "What became of each event at each endpoint."),
+    ("keys", "keys", "Keys to the API, and the key under which secrets are kept."),
+    ("receive", "receive", "Receive webhooks while developing, and check their signatures."),
+    ("demo", "demo", "A wedding day in a minute: service, receivers and a failure."),
+):
+    app.command(f"ringbearer.cli.{_module}:app", name=_name, help=_help)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0 done, 1 failed, 2 wrongly called, 130 interrupted."""
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except CycloptsError:
+        return EXIT_USAGE
+    except RingbearerError as error:
+        print(f"ringbearer: {error}", file=sys.stderr)
+        for pointer, message in getattr(error, "problems", ()):
+            print(f"  {pointer}: {message}", file=sys.stderr)
+        return EXIT_FAILED
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+
+
+def _run(arguments: Sequence[str]) -> int:
+    status: object = app(
+        list(arguments), exit_on_error=False, result_action="return_int_as_exit_code_else_zero"
+    )
+    return status if isinstance(status, int) else 0

@@ -1,0 +1,1 @@
+"""Delivery: a claimed batch is admitted, signed, sent and judged."""

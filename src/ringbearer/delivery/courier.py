@@ -1,0 +1,282 @@
+"""The courier: HTTP exchanges by libcurl, thousands at a time, on one thread that never waits for one of them.
+
+Sockets are watched by epoll. libcurl reports a kept-alive connection as unwatched between two exchanges; it
+stays registered all the same, since taking it out and in again costs two system calls per exchange.
+"""
+
+import select
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import certifi
+import msgspec
+import pycurl
+
+from ringbearer import clock
+from ringbearer.delivery.outcome import Exchange
+
+MAX_ANSWER = 64 * 1024
+"""Bytes of an answer's body that are read before the connection is given up."""
+_CONNECT_SECONDS = 5.0  # for name resolution, connecting and TLS together
+_KEPT_ALIVE_SECONDS = 110
+_EVENTS = 512
+_WATCH = {
+    pycurl.POLL_IN: select.EPOLLIN,
+    pycurl.POLL_OUT: select.EPOLLOUT,
+    pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
+}
+_READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
+_BAD = pycurl.SOCKET_BAD
+
+
+class Order(msgspec.Struct, gc=False):
+    """One exchange to make: `token` comes back with its result. `timeout` in seconds, for all of it."""
+
+    token: object
+    url: str
+    headers: list[str]
+    body: bytes
+    timeout: float
+
+
+class Return(msgspec.Struct, gc=False):
+    """An order that came to an end, with what came of it.
+
+    `first_byte_at` is when the request began to go out (a stored time), None when it never did.
+    """
+
+    order: Order
+    exchange: Exchange
+    first_byte_at: int | None
+    reused: bool
+
+
+class _Slot:
+    """One easy handle with its buffers, used again and again."""
+
+    __slots__ = ("blocked", "body", "curl", "dialled", "headers", "order", "started_at")
+
+    def __init__(self, curl: pycurl.Curl) -> None:
+        self.curl = curl
+        self.headers: list[bytes] = []
+        self.body: list[bytes] = []
+        self.order: Order | None = None
+        self.started_at = 0
+        self.blocked: str | None = None
+        self.dialled = False
+
+
+class Courier:
+    """Makes up to `slots` exchanges at a time. Not thread-safe: one thread owns it.
+
+    `refuse` is asked before each connection, with the concrete address that is about to be dialled; what it
+    returns is the reason not to. `ca_file` replaces the bundled certificate authorities.
+    """
+
+    def __init__(
+        self, *, slots: int, refuse: Callable[[str], str | None], ca_file: str | None = None
+    ) -> None:
+        self._slots = slots
+        self._refuse = refuse
+        self._ca_file = ca_file or certifi.where()
+        self._free: deque[_Slot] = deque()
+        self._all: dict[pycurl.Curl, _Slot] = {}
+        self._epoll = select.epoll()
+        self._watched: dict[int, int] = {}
+        self._idle: set[int] = set()
+        self._due: float | None = None
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, slots)
+        self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
+        self.in_flight = 0
+
+    def __repr__(self) -> str:
+        return f"<Courier with {self.in_flight} of {self._slots} slots in use>"
+
+    def watch(self, descriptor: int) -> None:
+        """Let `poll` end early when this descriptor becomes readable."""
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        """The opposite of `watch`; a descriptor that is closed already is fine."""
+        try:
+            self._epoll.unregister(descriptor)
+        except (OSError, ValueError):
+            return
+
+    def submit(self, order: Order) -> None:
+        """Begin an exchange; the caller keeps `in_flight` below the number of slots."""
+        slot = self._free.popleft() if self._free else self._new_slot()
+        slot.order = order
+        slot.headers.clear()
+        slot.body.clear()
+        slot.blocked = None
+        slot.dialled = False
+        curl = slot.curl
+        curl.setopt(pycurl.URL, order.url)
+        curl.setopt(pycurl.HTTPHEADER, order.headers)
+        curl.setopt(pycurl.POSTFIELDS, order.body)
+        milliseconds = max(1, int(order.timeout * 1000))
+        curl.setopt(pycurl.TIMEOUT_MS, milliseconds)
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, int(_CONNECT_SECONDS * 1000)))
+        slot.started_at = clock.now()
+        self.in_flight += 1
+        self._multi.add_handle(curl)
+
+    def poll(self, timeout: float) -> tuple[list[Return], bool]:
+        """Drive everything for at most `timeout` seconds: what came to an end, and whether a watched one rang."""
+        now = clock.monotonic()
+        if self._due is not None:
+            timeout = max(0.0, min(timeout, self._due - now))
+        rang = False
+        for descriptor, happened in self._epoll.poll(timeout, _EVENTS):
+            if descriptor not in self._watched:
+                rang = True
+            elif descriptor in self._idle:
+                self._forget(descriptor)
+            else:
+                mask = pycurl.CSELECT_IN if happened & _READABLE else 0
+                if happened & select.EPOLLOUT:
+                    mask |= pycurl.CSELECT_OUT
+                self._multi.socket_action(descriptor, mask)
+        if self._due is not None and clock.monotonic() >= self._due:
+            self._due = None
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        return self._finished(), rang
+
+    def abandon(self) -> list[Order]:
+        """Break off everything in flight; returns the orders, whose outcome is unknown."""
+        orders = []
+        for slot in self._all.values():
+            if slot.order is not None:
+                self._multi.remove_handle(slot.curl)
+                orders.append(slot.order)
+                slot.order = None
+        self.in_flight = 0
+        return orders
+
+    def close(self) -> None:
+        """Break off everything and close all connections."""
+        self.abandon()
+        for slot in self._all.values():
+            slot.curl.close()
+        self._multi.close()
+        self._epoll.close()
+
+    # ── results ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _finished(self) -> list[Return]:
+        returns = []
+        queued = 1
+        while queued:
+            queued, succeeded, failed = self._multi.info_read()
+            for curl in succeeded:
+                returns.append(self._return(curl, 0, ""))
+            for curl, code, message in failed:
+                returns.append(self._return(curl, code, message))
+        return returns
+
+    def _return(self, curl: pycurl.Curl, code: int, message: str) -> Return:
+        slot = self._all[curl]
+        order = slot.order
+        assert order is not None
+        duration = int(curl.getinfo(pycurl.TOTAL_TIME) * clock.SECOND)
+        began = curl.getinfo(pycurl.PRETRANSFER_TIME)
+        status = curl.getinfo(pycurl.RESPONSE_CODE)
+        reused = bool(status) and curl.getinfo(pycurl.NUM_CONNECTS) == 0
+        exchange = Exchange(
+            started_at=slot.started_at,
+            duration=duration,
+            status=status,
+            curl_code=code,
+            curl_message=message,
+            header_lines=slot.headers.copy(),
+            body=b"".join(slot.body),
+            # One refused address among several is no reason, as long as another one could be dialled.
+            blocked=None if slot.dialled else slot.blocked,
+        )
+        self._multi.remove_handle(curl)
+        slot.order = None
+        self._free.append(slot)
+        self.in_flight -= 1
+        first_byte = slot.started_at + int(began * clock.SECOND) if began or reused else None
+        return Return(order, exchange, first_byte, reused)
+
+    # ── libcurl's callbacks ─────────────────────────────────────────────────────────────────────────────
+
+    def _on_socket(self, what: int, descriptor: int, _multi: object, _data: object) -> None:
+        if what == pycurl.POLL_REMOVE:
+            self._idle.add(descriptor)
+            return
+        known = self._watched.get(descriptor)
+        if known == what and descriptor not in self._idle:
+            return
+        self._idle.discard(descriptor)
+        self._watched[descriptor] = what
+        if known is None:
+            self._register(descriptor, what)
+            return
+        try:  # the number may belong to another socket by now, which epoll does not know
+            self._epoll.modify(descriptor, _WATCH[what])
+        except FileNotFoundError:
+            self._register(descriptor, what)
+
+    def _register(self, descriptor: int, what: int) -> None:
+        try:
+            self._epoll.register(descriptor, _WATCH[what])
+        except FileExistsError:
+            self._epoll.modify(descriptor, _WATCH[what])
+
+    def _on_timer(self, milliseconds: int) -> None:
+        self._due = None if milliseconds < 0 else clock.monotonic() + milliseconds / 1000
+
+    def _forget(self, descriptor: int) -> None:
+        """An idle connection became readable: closed by its server, or worse. libcurl finds out on its own."""
+        self._idle.discard(descriptor)
+        del self._watched[descriptor]
+        try:
+            self._epoll.unregister(descriptor)
+        except (OSError, ValueError):
+            return
+
+    # ── handles ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _new_slot(self) -> _Slot:
+        curl = pycurl.Curl()
+        slot = _Slot(curl)
+        self._all[curl] = slot
+
+        def dial(_purpose: int, address: tuple[int, int, int, Sequence[object]]) -> "socket.socket | int":
+            family, kind, protocol, target = address
+            reason = self._refuse(str(target[0]))
+            if reason is not None:
+                slot.blocked = reason
+                return _BAD
+            slot.dialled = True
+            return socket.socket(family, kind, protocol)
+
+        for option, value in (
+            (pycurl.POST, 1),
+            (pycurl.NOSIGNAL, 1),
+            (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
+            (pycurl.FOLLOWLOCATION, 0),
+            (pycurl.PROXY, ""),  # an empty proxy: none, whatever the environment says
+            (pycurl.NETRC, pycurl.NETRC_IGNORED),
+            (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS),
+            (pycurl.PIPEWAIT, 1),
+            (pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2),  # at least; the newest that both know is taken
+            (pycurl.SSL_VERIFYPEER, 1),
+            (pycurl.SSL_VERIFYHOST, 2),
+            (pycurl.CAINFO, self._ca_file),
+            (pycurl.MAXFILESIZE, MAX_ANSWER),
+            (pycurl.MAXAGE_CONN, _KEPT_ALIVE_SECONDS),
+            (pycurl.TCP_NODELAY, 1),
+            (pycurl.HEADERFUNCTION, slot.headers.append),
+            (pycurl.WRITEFUNCTION, slot.body.append),
+            (pycurl.OPENSOCKETFUNCTION, dial),
+        ):
+            curl.setopt(option, value)
+        return slot

@@ -1,0 +1,211 @@
+"""The processor: a batch of leases goes in, each is loaded, admitted, signed, sent and judged; outcomes come out."""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from ringbearer import clock
+from ringbearer.cache.manager import WebhookCacheManager
+from ringbearer.delivery.courier import Courier, Return
+from ringbearer.delivery.outcome import record
+from ringbearer.delivery.retry import judge
+from ringbearer.delivery.routes import Route, Routes
+from ringbearer.domain.deliveries import Lease, Outcome, Record, State
+from ringbearer.limits.base import RateLimiter
+from ringbearer.storage.catalog import Subscriptions
+from ringbearer.telemetry import AttemptMade, AttemptsMade, Telemetry
+
+_log = logging.getLogger(__name__)
+_SHARE = 0.1  # of the slots, for one endpoint: a hanging one must not hold them all
+_FULL_PAUSE = 0.5  # seconds until a delivery of an endpoint that uses all its share is looked at again
+
+
+class HighPerformanceWebhookProcessor:
+    """Sends deliveries by libcurl with bounded concurrency. Not thread-safe: one thread owns it.
+
+    `disable` is called, with an endpoint's id and the reason, when a receiver says that it is gone.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: WebhookCacheManager,
+        limiter: RateLimiter,
+        telemetry: Telemetry,
+        refuse: Callable[[str], str | None],
+        slots: int,
+        ca_file: str | None = None,
+    ) -> None:
+        self._cache = cache
+        self._limiter = limiter
+        self._telemetry = telemetry
+        self._courier = Courier(slots=slots, refuse=refuse, ca_file=ca_file)
+        self._routes = Routes()
+        self._slots = slots
+        self._share = max(1, int(slots * _SHARE))
+        self._busy: Counter[str] = Counter()
+        self._paused: dict[str, int] = {}
+        self._random = random.Random()  # noqa: S311  jitter, not a secret
+        self.gone: dict[str, str] = {}
+        """Endpoints whose receiver said that they are gone, with the reason; whoever reads it empties it."""
+
+    def __repr__(self) -> str:
+        return f"<HighPerformanceWebhookProcessor with {self._courier!r}>"
+
+    @property
+    def in_flight(self) -> int:
+        """How many exchanges are under way."""
+        return self._courier.in_flight
+
+    def watch(self, descriptor: int) -> None:
+        """Let `poll` end early when this descriptor becomes readable."""
+        self._courier.watch(descriptor)
+
+    def unwatch(self, descriptor: int) -> None:
+        """The opposite of `watch`."""
+        self._courier.unwatch(descriptor)
+
+    def begin(self, leases: Sequence[Lease]) -> list[Outcome]:
+        """Load, admit, sign and send a batch; returns the outcomes of those that are not sent.
+
+        Raises StoreUnavailable when endpoints had to be loaded and could not be: then none was sent.
+        """
+        known = self._cache.lookup({lease.supplier_id for lease in leases})
+        now = clock.now()
+        outcomes: list[Outcome] = []
+        admitted: list[tuple[Lease, Route]] = []
+        for lease in leases:
+            verdict = self._admit(lease, known[lease.supplier_id], now)
+            if isinstance(verdict, Route):
+                admitted.append((lease, verdict))
+            else:
+                outcomes.append(verdict)
+        for lease, route in self._within_rate(admitted, outcomes, now):
+            try:
+                order = route.order(lease, clock.now())
+            except Exception as error:  # one delivery that cannot be put together must not stop the others
+                _log.exception("delivery %s could not be put together", lease.delivery_id)
+                outcomes.append(self._unsendable(lease, route, error))
+                continue
+            self._busy[lease.endpoint_id] += 1
+            self._courier.submit(order)
+        return outcomes
+
+    def poll(self, timeout: float) -> tuple[list[Outcome], bool]:
+        """Drive what is in flight for at most `timeout` seconds: what became of it, and whether a bell rang."""
+        returns, rang = self._courier.poll(timeout)
+        if not returns:
+            return [], rang
+        attempts: list[AttemptMade] = []
+        outcomes = [self._judge(returned, attempts) for returned in returns]
+        self._telemetry.emit(AttemptsMade(attempts))
+        return outcomes, rang
+
+    def abandon(self) -> list[Lease]:
+        """Break off what is in flight; returns the leases, whose receivers may or may not have seen them."""
+        orders = self._courier.abandon()
+        self._busy.clear()
+        return [cast(tuple[Lease, Route], order.token)[0] for order in orders]
+
+    def close(self) -> None:
+        """Break off everything and close all connections."""
+        self._courier.close()
+
+    # ── the steps ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _admit(self, lease: Lease, subscriptions: Subscriptions | None, now: int) -> Route | Outcome:
+        target = subscriptions.targets.get(lease.endpoint_id) if subscriptions is not None else None
+        if target is None:
+            return Outcome(lease=lease, state=State.CANCELLED, reason="its endpoint was deleted")
+        endpoint = target.endpoint
+        if not endpoint.enabled or endpoint.id in self.gone:
+            return Outcome(lease=lease, state=State.HELD, reason=endpoint.disabled_reason)
+        if lease.attempt - lease.attempt_base > len(endpoint.retry_schedule) + 1:
+            return Outcome(lease=lease, state=State.DEAD, reason="its worker was lost on every attempt")
+        until = self._paused.get(endpoint.id, 0)
+        if until > now:
+            return _later(lease, until, "the receiver asked for a pause")
+        if until:
+            del self._paused[endpoint.id]
+        if self._busy[endpoint.id] >= min(endpoint.max_concurrency or self._share, self._slots):
+            pause = _FULL_PAUSE * (0.5 + self._random.random())
+            return _later(lease, now + int(pause * clock.SECOND), "its endpoint has as many in flight as it may")
+        return self._routes.of(target)
+
+    def _within_rate(
+        self, admitted: list[tuple[Lease, Route]], outcomes: list[Outcome], now: int
+    ) -> list[tuple[Lease, Route]]:
+        limits = {r.endpoint.id: r.endpoint.rate_limit for _, r in admitted if r.endpoint.rate_limit is not None}
+        if not limits:
+            return admitted
+        wanted = Counter(lease.endpoint_id for lease, _ in admitted if lease.endpoint_id in limits)
+        times = self._limiter.take({key: (limits[key], wanted[key]) for key in wanted}, now=now)
+        fitting = []
+        for lease, route in admitted:
+            allowed_at = times[lease.endpoint_id].pop(0) if lease.endpoint_id in times else now
+            if allowed_at <= now:
+                fitting.append((lease, route))
+            else:
+                outcomes.append(_later(lease, allowed_at, "its endpoint's rate limit"))
+        return fitting
+
+    def _judge(self, returned: Return, attempts: list[AttemptMade]) -> Outcome:
+        lease, route = cast(tuple[Lease, Route], returned.order.token)
+        exchange = returned.exchange
+        endpoint = route.endpoint
+        self._busy[lease.endpoint_id] -= 1
+        verdict = judge(
+            exchange,
+            attempt=lease.attempt - lease.attempt_base,
+            schedule=endpoint.retry_schedule,
+            now=clock.now(),
+            random=self._random.random(),
+        )
+        if verdict.disable:
+            self.gone[endpoint.id] = verdict.reason or "the receiver says that it is gone"
+        if verdict.slow_until is not None:
+            self._paused[endpoint.id] = verdict.slow_until
+        first_byte = returned.first_byte_at
+        attempts.append(
+            AttemptMade(
+                outcome="delivered" if verdict.state is State.DELIVERED else "failed",
+                send_seconds=exchange.duration / clock.SECOND,
+                accept_to_send=(
+                    max(0, first_byte - lease.accepted_at) / clock.SECOND
+                    if first_byte is not None and lease.attempt == 1
+                    else None
+                ),
+                reused_connection=returned.reused,
+            )
+        )
+        return Outcome(
+            lease=lease,
+            state=verdict.state,
+            due_at=verdict.due_at,
+            record=record(exchange),
+            reason=verdict.reason,
+        )
+
+    def _unsendable(self, lease: Lease, route: Route, error: Exception) -> Outcome:
+        number = lease.attempt - lease.attempt_base
+        schedule = route.endpoint.retry_schedule
+        now = clock.now()
+        made = Record(
+            started_at=now,
+            duration=0,
+            status_code=None,
+            error=f"internal_error: the request could not be put together ({type(error).__name__})",
+            response_body=None,
+            response_headers=None,
+        )
+        if number > len(schedule):
+            return Outcome(lease=lease, state=State.DEAD, record=made, reason="internal error")
+        due = now + int(schedule[number - 1] * clock.SECOND)
+        return Outcome(lease=lease, state=State.SCHEDULED, due_at=due, record=made, reason="internal error")
+
+
+def _later(lease: Lease, due_at: int, reason: str) -> Outcome:
+    """Not now, and without spending an attempt."""
+    return Outcome(lease=lease, state=State.SCHEDULED, due_at=due_at, reason=reason)

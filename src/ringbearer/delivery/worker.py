@@ -1,0 +1,245 @@
+"""The worker: one plain thread that claims, sends and settles in batches, and meets nobody per delivery."""
+
+import logging
+import threading
+from collections import Counter
+
+from ringbearer import clock, ids
+from ringbearer.cache.manager import WebhookCacheManager
+from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
+from ringbearer.domain.deliveries import Lease, Outcome, Record, State
+from ringbearer.errors import StoreUnavailable
+from ringbearer.priority import Shares
+from ringbearer.queue.base import Demand, Queue
+from ringbearer.queue.bell import Bell
+from ringbearer.storage.catalog import Catalog
+from ringbearer.telemetry import DeliveriesClaimed, DeliveriesSettled, StoreFailed, Telemetry
+
+_log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 60.0
+"""Longer than the longest exchange (30 s) and a slow settle together; a dead worker's leases return after it."""
+_EXTEND_SECONDS = 20.0
+_LOOK_SECONDS = 1.0  # a lost ring of the bell costs at most this
+_CLAIM_GAP = 0.010  # between two claims while work flows: fewer, larger batches
+_SETTLE_GAP = 0.020
+_SETTLE_MOST = 500
+_STORE_PAUSE = 0.5
+
+
+class Worker:
+    """Runs until it is stopped; then finishes what is in flight within a grace time and releases the rest.
+
+    `slots` bounds what it holds at any time: in flight, or finished and not yet settled.
+    """
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        processor: HighPerformanceWebhookProcessor,
+        cache: WebhookCacheManager,
+        catalog: Catalog,
+        bell: Bell,
+        telemetry: Telemetry,
+        slots: int,
+        grace: float,
+    ) -> None:
+        self.id = ids.worker()
+        self._queue = queue
+        self._processor = processor
+        self._cache = cache
+        self._catalog = catalog
+        self._bell = bell
+        self._telemetry = telemetry
+        self._slots = slots
+        self._grace = grace
+        self._shares = Shares()
+        self._held: dict[str, Lease] = {}
+        self._unsettled: list[Outcome] = []
+        self._stopping = threading.Event()
+        self._ear: int | None = None
+        self._hungry = True
+        self._next_claim = self._next_look = self._next_settle = 0.0
+        self._next_extend = clock.monotonic() + _EXTEND_SECONDS
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.id} holding {len(self._held)} of {self._slots}>"
+
+    def stop(self) -> None:
+        """Ask it to stop; may be called from any thread, or a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until stopped."""
+        _log.info("worker started", extra={"worker": self.id, "slots": self._slots})
+        try:
+            while not self._stopping.is_set():
+                self._turn()
+            self._finish()
+        finally:
+            self._processor.close()
+            self._bell.close()
+        _log.info("worker stopped", extra={"worker": self.id})
+
+    # ── one turn ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _turn(self) -> None:
+        now = clock.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + _LOOK_SECONDS
+            self._hungry = True
+            self._listen()
+        if self._hungry and now >= self._next_claim and self._room():
+            self._claim(now)
+        outcomes, rang = self._processor.poll(self._patience(now))
+        if rang:
+            self._bell.hush()
+            self._hungry = True
+        self._unsettled += outcomes
+        self._settle_when_due()
+        if clock.monotonic() >= self._next_extend:
+            self._extend()
+
+    def _room(self) -> int:
+        """Free slots, or none while there are too few for a batch that is worth a transaction."""
+        free = self._slots - len(self._held)
+        return free if free * 4 >= self._slots else 0
+
+    def _patience(self, now: float) -> float:
+        """How long nothing but an exchange or a ring need end the wait."""
+        until = self._next_look
+        if self._unsettled:
+            until = min(until, self._next_settle)
+        if self._hungry and self._room():
+            until = min(until, self._next_claim)
+        return max(0.0, until - now)
+
+    def _listen(self) -> None:
+        """Watch the bell's descriptor, which is another one after the bell had to connect anew."""
+        self._bell.hush()
+        ear = self._bell.fileno()
+        if ear != self._ear:
+            if self._ear is not None:
+                self._processor.unwatch(self._ear)
+            if ear is not None:
+                self._processor.watch(ear)
+            self._ear = ear
+
+    def _claim(self, now: float) -> None:
+        room = self._room()
+        demand = Demand(
+            quotas=self._shares.quotas(room),
+            worker=self.id,
+            until=clock.now() + int(LEASE_SECONDS * clock.SECOND),
+        )
+        try:
+            leases = self._queue.claim(demand)
+        except StoreUnavailable as error:
+            self._store_failed("claim", error)
+            self._next_claim = now + _STORE_PAUSE
+            return
+        after = clock.monotonic()
+        self._next_claim = after + _CLAIM_GAP
+        self._hungry = len(leases) >= room
+        if leases:
+            self._telemetry.emit(DeliveriesClaimed(len(leases), after - now))
+            self._begin(leases)
+
+    def _begin(self, leases: list[Lease]) -> None:
+        for lease in leases:
+            self._held[lease.delivery_id] = lease
+        try:
+            self._add(self._processor.begin(leases))
+        except StoreUnavailable as error:
+            self._store_failed("load", error)
+            self._next_claim = clock.monotonic() + _STORE_PAUSE
+            self._add([Outcome(lease=lease, state=State.READY) for lease in leases])
+
+    def _add(self, outcomes: list[Outcome]) -> None:
+        if outcomes and not self._unsettled:
+            self._next_settle = clock.monotonic() + _SETTLE_GAP
+        self._unsettled += outcomes
+
+    # ── settling ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _settle_when_due(self) -> None:
+        if not self._unsettled:
+            return
+        now = clock.monotonic()
+        if self._next_settle == 0.0:
+            self._next_settle = now + _SETTLE_GAP
+        if now >= self._next_settle or len(self._unsettled) >= _SETTLE_MOST:
+            self._settle()
+
+    def _settle(self) -> bool:
+        """Write down what came to an end; on failure everything is kept for the next time."""
+        self._disable_gone()
+        batch, began = self._unsettled[:_SETTLE_MOST], clock.monotonic()
+        try:
+            settled = self._queue.settle(batch, now=clock.now())
+        except StoreUnavailable as error:
+            self._store_failed("settle", error)
+            self._next_settle = clock.monotonic() + _STORE_PAUSE
+            return False
+        del self._unsettled[: len(batch)]
+        self._next_settle = 0.0
+        if len(self._held) == self._slots:
+            self._hungry = True
+        for outcome in batch:
+            self._held.pop(outcome.lease.delivery_id, None)
+        states = Counter(o.state for o in batch if o.lease.delivery_id in settled)
+        self._telemetry.emit(
+            DeliveriesSettled(dict(states), len(batch) - len(settled), clock.monotonic() - began)
+        )
+        return True
+
+    def _disable_gone(self) -> None:
+        """Disable endpoints that said they are gone; their deliveries are held by whoever claims them next."""
+        for endpoint_id, reason in list(self._processor.gone.items()):
+            try:
+                self._catalog.set_enabled([endpoint_id], enabled=False, reason=reason)
+                self._cache.refresh()
+            except StoreUnavailable as error:
+                self._store_failed("disable", error)
+                return
+            del self._processor.gone[endpoint_id]
+            _log.warning("endpoint disabled", extra={"endpoint": endpoint_id, "reason": reason})
+
+    def _extend(self) -> None:
+        self._next_extend = clock.monotonic() + _EXTEND_SECONDS
+        until = clock.now() + int(LEASE_SECONDS * clock.SECOND)
+        try:
+            self._queue.extend(list(self._held.values()), until=until)
+        except StoreUnavailable as error:
+            self._store_failed("extend", error)
+
+    def _store_failed(self, during: str, error: StoreUnavailable) -> None:
+        self._telemetry.emit(StoreFailed(during, str(error)))
+
+    # ── the end ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _finish(self) -> None:
+        """Let what is in flight end within the grace time, then give back the rest."""
+        deadline = clock.monotonic() + self._grace
+        while self._processor.in_flight and clock.monotonic() < deadline:
+            outcomes, _ = self._processor.poll(min(0.1, max(0.0, deadline - clock.monotonic())))
+            self._add(outcomes)
+            self._settle_when_due()
+        self._unsettled += [
+            Outcome(lease=lease, state=State.READY, record=_broken_off()) for lease in self._processor.abandon()
+        ]
+        while self._unsettled and self._settle():
+            pass
+
+
+def _broken_off() -> Record:
+    """A receiver may have seen it: the attempt is spent and written down, so that the next has another number."""
+    return Record(
+        started_at=clock.now(),
+        duration=0,
+        status_code=None,
+        error="worker_stopped: the worker had to stop before the answer came; it is sent again at once",
+        response_body=None,
+        response_headers=None,
+    )

@@ -1,0 +1,1 @@
+"""Limits: how fast an endpoint may be called."""

@@ -1,0 +1,122 @@
+"""The housekeeper: stages what falls due, rescues lost leases, paces replays, and ends what is too old.
+
+Every step is short, safe to run in several processes at once, and asks without a lock before it takes one.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from ringbearer import clock
+from ringbearer.domain.deliveries import State
+from ringbearer.domain.events import LANES
+from ringbearer.looper import Looper
+from ringbearer.maintenance.tidy import tidy
+from ringbearer.queue.base import Queue
+from ringbearer.storage.base import Storage
+from ringbearer.telemetry import DeliveriesMoved, HistoryPruned, Telemetry
+
+_log = logging.getLogger(__name__)
+
+_BATCH = 1_000
+_STAGE_SECONDS = 1.0
+_RESCUE_SECONDS = 5.0
+_TIDY_SECONDS = 10.0
+_REPLAY_SECONDS = 1.0
+_REPLAY_STEP = 500
+_REPLAY_READY = 1_000  # replayed deliveries wait in the bulk lane; above this depth a replay pauses
+_PRUNE_SECONDS = 600.0
+_PRUNE_PAUSE = 0.05  # between two small steps, so that traffic goes first
+_DAY = 86_400
+_BULK = LANES.index("bulk")
+
+
+class Housekeeper:
+    """Runs the background loops of a worker process; `start` and `stop` belong to its event loop."""
+
+    def __init__(
+        self, *, storage: Storage, queue: Queue, telemetry: Telemetry, retention_days: float
+    ) -> None:
+        self._storage = storage
+        self._queue = queue
+        self._telemetry = telemetry
+        self._retention = int(retention_days * _DAY * clock.SECOND)
+        self._loopers = [
+            Looper("stager", self._stage, interval=_STAGE_SECONDS),
+            Looper("rescuer", self._rescue, interval=_RESCUE_SECONDS),
+            Looper("tidier", self._tidy, interval=_TIDY_SECONDS),
+            Looper("replayer", self._replay, interval=_REPLAY_SECONDS),
+            Looper("pruner", self._prune, interval=_PRUNE_SECONDS),
+        ]
+
+    def __repr__(self) -> str:
+        return f"<Housekeeper with {self._loopers!r}>"
+
+    def start(self) -> None:
+        """Begin all loops."""
+        for looper in self._loopers:
+            looper.start()
+
+    async def stop(self) -> None:
+        """End all loops."""
+        await asyncio.gather(*(looper.stop() for looper in self._loopers))
+
+    async def _stage(self) -> float | None:
+        ledger = self._storage.ledger
+        moved = await self._moved("staged", lambda: ledger.stage(now=clock.now(), limit=_BATCH))
+        if moved == _BATCH:
+            return 0.0
+        due = await asyncio.to_thread(ledger.next_due)
+        if due is None:
+            return None
+        return min(_STAGE_SECONDS, max(0.005, (due - clock.now()) / clock.SECOND))
+
+    async def _rescue(self) -> float | None:
+        ledger = self._storage.ledger
+        moved = await self._moved("rescued", lambda: ledger.rescue(now=clock.now(), limit=_BATCH))
+        if moved:
+            _log.warning("leases of a lost worker were rescued", extra={"deliveries": moved})
+        return 0.0 if moved == _BATCH else None
+
+    async def _tidy(self) -> float | None:
+        await tidy(self._storage.ledger, self._queue, self._telemetry)
+        return None
+
+    async def _replay(self) -> float | None:
+        await asyncio.to_thread(self._replay_step)
+        return None
+
+    def _replay_step(self) -> None:
+        """Move the next page of the oldest replay, unless its lane is full."""
+        history, ledger = self._storage.history, self._storage.ledger
+        replays = history.open_replays()
+        if not replays:
+            return
+        ready = sum(d.count for d in ledger.depth() if d.lane == _BULK and d.state is State.READY)
+        if ready > _REPLAY_READY:
+            return
+        replay = replays[0]
+        page = history.replay_page(replay, limit=_REPLAY_STEP)
+        moved = ledger.replay(page, now=clock.now(), lane=_BULK)
+        finished = len(page) < _REPLAY_STEP
+        cursor = page[-1] if page else replay.cursor
+        history.advance_replay(replay, cursor=cursor, moved=moved, finished=finished)
+        self._queue.push(moved)
+        self._telemetry.emit(DeliveriesMoved("replayed", moved))
+
+    async def _prune(self) -> float | None:
+        retention = self._storage.retention
+        await asyncio.to_thread(retention.prepare)
+        while removed := await asyncio.to_thread(
+            lambda: retention.prune(before=clock.now() - self._retention)
+        ):
+            self._telemetry.emit(HistoryPruned(removed))
+            await asyncio.sleep(_PRUNE_PAUSE)
+        return None
+
+    async def _moved(self, how: str, step: Callable[[], int]) -> int:
+        count = await asyncio.to_thread(step)
+        if count:
+            self._telemetry.emit(DeliveriesMoved(how, count))
+            self._queue.push(count)
+        return count

@@ -1,0 +1,1 @@
+"""The monitor: what the system does, as figures."""

@@ -1,0 +1,170 @@
+"""Prometheus metrics: listeners that count what the telemetry spine reports, and gauges read from the store.
+
+With PROMETHEUS_MULTIPROC_DIR set (as `ringbearer up` does), the figures are those of all processes together.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ringbearer import clock
+from ringbearer.domain.events import LANES
+from ringbearer.errors import StoreUnavailable
+from ringbearer.storage.ledger import Ledger
+from ringbearer.telemetry import (
+    AttemptsMade,
+    CacheAsked,
+    DeliveriesClaimed,
+    DeliveriesMoved,
+    DeliveriesSettled,
+    EventsAccepted,
+    EventsRefused,
+    HistoryPruned,
+    StoreFailed,
+    Telemetry,
+)
+
+_LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class PrometheusMetrics:
+    """Counts what telemetry reports. One per process; metric names are stable."""
+
+    def __init__(self, telemetry: Telemetry, *, registry: CollectorRegistry | None = None) -> None:
+        # Several processes share their figures by files, which the client library keys by its own registry.
+        self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        self.registry = registry or CollectorRegistry()
+        where = self.registry
+
+        def counter(name: str, what: str, labels: Iterable[str] = ()) -> Counter:
+            return Counter(name, what, labels, registry=where)
+
+        def histogram(name: str, what: str) -> Histogram:
+            return Histogram(name, what, buckets=_LATENCY, registry=where)
+
+        self._accepted = counter("ringbearer_events_accepted_total", "Events committed.")
+        self._duplicates = counter("ringbearer_events_duplicate_total", "Events answered by idempotency key.")
+        self._refused = counter("ringbearer_events_refused_total", "Events not taken.", ["reason"])
+        self._claimed = counter("ringbearer_deliveries_claimed_total", "Deliveries leased by workers.")
+        self._attempts = counter("ringbearer_attempts_total", "Tries to deliver.", ["outcome"])
+        self._deliveries = counter("ringbearer_deliveries_total", "What deliveries became.", ["state"])
+        self._fenced = counter("ringbearer_outcomes_fenced_total", "Outcomes whose lease had been lost.")
+        self._moved = counter("ringbearer_deliveries_moved_total", "Moves by background work.", ["how"])
+        self._pruned = counter("ringbearer_history_pruned_total", "Rows or tables removed by retention.")
+        self._store_errors = counter("ringbearer_store_errors_total", "Failures of the store.", ["during"])
+        self._cache = counter("ringbearer_cache_requests_total", "Cache look-ups.", ["tier", "result"])
+        self._connections = counter("ringbearer_connections_total", "Connections used by tries.", ["kind"])
+        self._accept_seconds = histogram("ringbearer_accept_seconds", "Time to commit a group of events.")
+        self._claim_seconds = histogram("ringbearer_claim_seconds", "Time to lease a batch.")
+        self._settle_seconds = histogram("ringbearer_settle_seconds", "Time to settle a batch.")
+        self._accept_to_send = histogram(
+            "ringbearer_accept_to_send_seconds", "From acceptance to the first byte sent, first attempts only."
+        )
+        self._send_seconds = histogram("ringbearer_send_seconds", "Whole exchanges with receivers.")
+        self._workers = Gauge(
+            "ringbearer_workers", "Worker processes.", registry=where, multiprocess_mode="livesum"
+        )
+        telemetry.listen(EventsAccepted, self._on_accepted)
+        telemetry.listen(EventsRefused, lambda r: self._refused.labels(r.reason).inc(r.events))
+        telemetry.listen(DeliveriesClaimed, self._on_claimed)
+        telemetry.listen(AttemptsMade, self._on_attempts)
+        telemetry.listen(DeliveriesSettled, self._on_settled)
+        telemetry.listen(DeliveriesMoved, lambda r: self._moved.labels(r.how).inc(r.count))
+        telemetry.listen(HistoryPruned, lambda r: self._pruned.inc(r.count))
+        telemetry.listen(CacheAsked, self._on_cache)
+        telemetry.listen(StoreFailed, lambda r: self._store_errors.labels(r.during).inc())
+
+    def worker_started(self) -> None:
+        """Count this process as a worker."""
+        self._workers.set(1)
+
+    def render(self, ledger: Ledger) -> bytes:
+        """The text that a scrape gets; blocks, as it reads gauges from the store."""
+        registry = self.registry
+        if self._shared:
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        gauges = CollectorRegistry()
+        gauges.register(_StoreGauges(ledger))
+        return generate_latest(registry) + generate_latest(gauges)
+
+    def _on_accepted(self, report: EventsAccepted) -> None:
+        self._accepted.inc(report.events)
+        self._duplicates.inc(report.duplicates)
+        self._accept_seconds.observe(report.duration)
+
+    def _on_claimed(self, report: DeliveriesClaimed) -> None:
+        self._claimed.inc(report.count)
+        self._claim_seconds.observe(report.duration)
+
+    def _on_attempts(self, report: AttemptsMade) -> None:
+        delivered = reused = 0
+        for attempt in report.attempts:
+            delivered += attempt.outcome == "delivered"
+            reused += attempt.reused_connection
+            self._send_seconds.observe(attempt.send_seconds)
+            if attempt.accept_to_send is not None:
+                self._accept_to_send.observe(attempt.accept_to_send)
+        count = len(report.attempts)
+        for labelled, n in (
+            (self._attempts.labels("delivered"), delivered),
+            (self._attempts.labels("failed"), count - delivered),
+            (self._connections.labels("reused"), reused),
+            (self._connections.labels("new"), count - reused),
+        ):
+            if n:
+                labelled.inc(n)
+
+    def _on_settled(self, report: DeliveriesSettled) -> None:
+        for state, count in report.states.items():
+            self._deliveries.labels(state).inc(count)
+        if report.lost:
+            self._fenced.inc(report.lost)
+        self._settle_seconds.observe(report.duration)
+
+    def _on_cache(self, report: CacheAsked) -> None:
+        if report.hits:
+            self._cache.labels("l1", "hit").inc(report.hits)
+        if report.misses:
+            self._cache.labels("l1", "miss").inc(report.misses)
+
+
+class _StoreGauges(Collector):
+    """How deep the queue is and how old its heads are, at a cost that does not grow with its depth."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("ringbearer_store_up", "Whether the store answers.")
+        try:
+            depth, oldest = self._ledger.depth(), self._ledger.oldest()
+        except StoreUnavailable:
+            up.add_metric([], 0)
+            yield up
+            return
+        up.add_metric([], 1)
+        yield up
+        depths = GaugeMetricFamily(
+            "ringbearer_queue_depth", "Deliveries in the queue.", labels=["lane", "state"]
+        )
+        for entry in depth:
+            depths.add_metric([LANES[entry.lane], entry.state], entry.count)
+        yield depths
+        ages = GaugeMetricFamily(
+            "ringbearer_queue_oldest_age_seconds", "Age of the oldest ready delivery.", labels=["lane"]
+        )
+        now = clock.now()
+        for lane, name in enumerate(LANES):
+            ages.add_metric([name], max(0, now - oldest[lane]) / clock.SECOND if lane in oldest else 0)
+        yield ages

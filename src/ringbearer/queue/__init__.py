@@ -1,0 +1,1 @@
+"""The queue: which delivery is next, and who holds it."""

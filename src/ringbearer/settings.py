@@ -1,0 +1,170 @@
+"""Settings: one validated place; a file is overruled by the environment, and that by arguments.
+
+Every setting is `name` in `ringbearer.toml`, `RINGBEARER_NAME` in the environment and `--name` on the command
+line. What is not said stays unset, and has the default that stands here.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from ringbearer.errors import ConfigurationError
+from ringbearer.storage.vault import key_file
+
+_PREFIX = "RINGBEARER_"
+_FILE = "ringbearer.toml"
+# Variables of the same prefix that are no settings of the service: they configure its command-line client.
+_OTHERS = frozenset({"KEY", "URL", "CONFIG"})
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the service can be told."""
+
+    data_dir: Path = Path("data")
+    """Where the embedded database, generated keys and sockets are."""
+    database_url: str | None = None
+    """`sqlite:///path` or `postgresql://…`; a SQLite file in the data directory when unset."""
+    database_prepare: bool = True
+    """False behind a transaction pooler that cannot keep prepared statements; also stops LISTEN."""
+    host: str = "127.0.0.1"
+    port: int = 8200
+    workers: int = 1
+    """Worker processes that `up` runs."""
+    slots: int = 512
+    """Deliveries that a worker holds at a time."""
+    admin_key: str | None = None
+    """The first admin key; generated into the data directory when unset."""
+    secret_key: str | None = None
+    """Keys that seal stored secrets, 32 bytes in base64, comma-separated, the first one sealing."""
+    allow_networks: tuple[str, ...] = ()
+    """CIDRs that deliveries may reach although they are private."""
+    ca_file: Path | None = None
+    """Certificate authorities to trust instead of the bundled ones."""
+    retention_days: float = 30.0
+    """How long events, finished deliveries and attempts are kept."""
+    changes_per_minute: int = 5
+    """Changes of one endpoint that the management API takes in a minute; 0 for any number."""
+    stop_grace: float = 15.0
+    """Seconds that a stopping process waits for what is in flight."""
+    log_format: Literal["json", "pretty"] | None = None
+    """`pretty` on a terminal and `json` elsewhere when unset."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_port: int | None = None
+    """Where `work` serves /metrics and /health; nowhere when unset."""
+
+    @property
+    def store_url(self) -> str:
+        """The database's URL, the default filled in."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'ringbearer.db').absolute()}"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the store is a file of this machine."""
+        return self.store_url.startswith("sqlite")
+
+    def vault_keys(self) -> list[str]:
+        """The keys that seal stored secrets; made in the data directory at the first start."""
+        if self.secret_key is not None:
+            return [key.strip() for key in self.secret_key.split(",") if key.strip()]
+        self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return key_file(self.data_dir / "secret.key")
+
+
+def load(
+    overrides: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings; raises ConfigurationError that names the field, what was expected and where it came from.
+
+    `overrides` may hold `config`, the path of the file to read instead of `ringbearer.toml`.
+    """
+    given = dict(overrides or {})
+    environ = os.environ if environ is None else environ
+    path = given.pop("config", None) or environ.get(_PREFIX + "CONFIG")
+    layers = (
+        _from_file(Path(str(path)) if path else None),
+        _from_environment(environ),
+        {name: (value, f"--{name.replace('_', '-')}") for name, value in given.items()},
+    )
+    merged: dict[str, object] = {}
+    for layer in layers:
+        for name, (value, source) in layer.items():
+            merged[name] = _convert(name, value, source)
+    settings = Settings(**merged)  # type: ignore[arg-type]  # each value was converted to its field's type
+    _check(settings)
+    return settings
+
+
+_Layer = dict[str, tuple[object, str]]
+_FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
+
+
+def _from_file(path: Path | None) -> _Layer:
+    chosen = path or Path(_FILE)
+    if not chosen.exists():
+        if path is not None:
+            raise ConfigurationError(f"the configuration file {path} does not exist")
+        return {}
+    try:
+        content = tomllib.loads(chosen.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{chosen} is not valid TOML: {error}") from None
+    return {name: (value, f"{name} in {chosen}") for name, value in content.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> _Layer:
+    found: _Layer = {}
+    for variable, value in environ.items():
+        name = variable.removeprefix(_PREFIX)
+        if name != variable and name not in _OTHERS:
+            found[name.lower()] = (value, variable)
+    return found
+
+
+def _convert(name: str, value: object, source: str) -> object:
+    field = _FIELDS.get(name)
+    if field is None:
+        known = ", ".join(sorted(_FIELDS))
+        raise ConfigurationError(f"{source} is not a setting of Ringbearer; there are: {known}")
+    if name == "allow_networks" and isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str) and value == "" and name not in {"host"}:
+        return field.default
+    try:
+        return msgspec.convert(value, field.type, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{source}: {error}, got {value!r}") from None
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value).expanduser()
+    raise TypeError(f"settings have no {kind}")
+
+
+def _check(settings: Settings) -> None:
+    ranges: tuple[tuple[str, float, float], ...] = (
+        ("port", 0, 65_535),
+        ("workers", 0, 256),
+        ("slots", 1, 20_000),
+        ("retention_days", 0.01, 36_500),
+        ("changes_per_minute", 0, 1_000_000),
+        ("stop_grace", 0, 3_600),
+    )
+    for name, low, high in ranges:
+        value = getattr(settings, name)
+        if not low <= value <= high:
+            raise ConfigurationError(f"{name} must be between {low:g} and {high:g}, got {value:g}")
+    for network in settings.allow_networks:
+        try:
+            ip_network(network, strict=False)
+        except ValueError:
+            raise ConfigurationError(
+                f"allow_networks: {network!r} is not a network; expected CIDRs such as 10.0.0.0/8"
+            ) from None

@@ -1,0 +1,195 @@
+"""The supervisor: `ringbearer up`, one parent that keeps an API process and worker processes alive.
+
+It holds the listening socket, so that no connection is refused while the API process starts anew, and a pipe
+whose end tells the children that their parent is gone, however it went.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import msgspec
+import uvloop
+from prometheus_client import multiprocess
+
+from ringbearer import backoff, clock
+from ringbearer.app import PARENT_PIPE, ensure_admin_key, open_store, prepare_process
+from ringbearer.errors import ConfigurationError
+from ringbearer.settings import Settings
+
+_log = logging.getLogger(__name__)
+SOCKET_DESCRIPTOR = "RINGBEARER_SOCKET_DESCRIPTOR"
+"""Names the descriptor of the listening socket that the API process inherits."""
+_RESTART_FIRST = 0.25
+_RESTART_MOST = 30.0
+_STABLE_SECONDS = 30.0  # a child that lived so long starts its backoff from the beginning
+_READY_POLL = 0.05
+
+
+def up(settings: Settings) -> None:
+    """Run everything on this machine until SIGTERM or SIGINT; raises ConfigurationError when it cannot start."""
+    prepare_process(settings)
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    listener = _bind(settings)
+    with open_store(settings) as storage:
+        storage.migrate()
+        key_file, new_key = ensure_admin_key(settings, storage)
+    with listener:
+        uvloop.run(_Supervisor(settings, listener, key_file, new_key).run())
+
+
+def _bind(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; "
+            "another program may have it, choose another with --port"
+        ) from None
+    listener.listen(2048)
+    return listener
+
+
+class _Supervisor:
+    def __init__(
+        self, settings: Settings, listener: socket.socket, key_file: Path | None, new_key: str | None
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._key_file = key_file
+        self._new_key = new_key
+        self._stopping = asyncio.Event()
+        self._children: set[asyncio.subprocess.Process] = set()
+        host, port = listener.getsockname()[:2]
+        self._address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        ours, theirs = os.pipe()
+        environment = self._environment(ours)
+        keepers = [asyncio.create_task(self._keep("serve", environment, (ours, self._listener.fileno())))]
+        for _ in range(self._settings.workers):
+            keepers.append(asyncio.create_task(self._keep("work", environment, (ours,))))
+        keepers.append(asyncio.create_task(self._announce()))
+        await self._stopping.wait()
+        _log.info("stopping: what is in flight may finish")
+        for child in self._children:
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+        await asyncio.gather(*keepers)
+        os.close(ours)
+        os.close(theirs)
+
+    def _environment(self, pipe: int) -> dict[str, str]:
+        metrics = self._settings.data_dir.absolute() / "run" / "metrics"
+        shutil.rmtree(metrics, ignore_errors=True)
+        metrics.mkdir(parents=True)
+        return {
+            **os.environ,
+            **_as_environment(self._settings),
+            PARENT_PIPE: str(pipe),
+            SOCKET_DESCRIPTOR: str(self._listener.fileno()),
+            "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+        }
+
+    async def _keep(self, command: str, environment: Mapping[str, str], inherited: tuple[int, ...]) -> None:
+        """Start a child, and again whenever it ends by itself, later each time it fails soon."""
+        failures = 0
+        while not self._stopping.is_set():
+            began = clock.monotonic()
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "ringbearer",
+                command,
+                env=environment,
+                pass_fds=inherited,
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C reaches the parent only, which then stops its children in order
+            )
+            self._children.add(child)
+            code = await child.wait()
+            self._children.discard(child)
+            multiprocess.mark_process_dead(  # type: ignore[no-untyped-call]
+                child.pid, environment["PROMETHEUS_MULTIPROC_DIR"]
+            )
+            if self._stopping.is_set():
+                return
+            failures = 1 if clock.monotonic() - began > _STABLE_SECONDS else failures + 1
+            pause = backoff.exponential(failures, first=_RESTART_FIRST, most=_RESTART_MOST)
+            _log.error(
+                "a process ended by itself, it is started again",
+                extra={"command": command, "exit_code": code, "pause_seconds": round(pause, 2)},
+            )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+
+    async def _announce(self) -> None:
+        """Print the address and the first steps as soon as the service answers."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            while not self._stopping.is_set():
+                with contextlib.suppress(httpx.HTTPError):
+                    if (await client.get(f"{self._address}/health/ready")).status_code == 200:
+                        break
+                await asyncio.sleep(_READY_POLL)
+            else:
+                return
+        sys.stdout.write(self._welcome())
+        sys.stdout.flush()
+
+    def _welcome(self) -> str:
+        if self._key_file is None:
+            key, told = "$RINGBEARER_ADMIN_KEY", "the admin key is the one in RINGBEARER_ADMIN_KEY"
+        else:
+            key, told = f"$(cat {self._key_file})", f"the admin key is in {self._key_file} (readable by you only)"
+        shown = f"  Its value, shown this once: {self._new_key}\n" if self._new_key else ""
+        return f"""
+Ringbearer is ready at {self._address} (API documentation: {self._address}/docs)
+  Store: {self._settings.store_url.partition('@')[2] or self._settings.store_url}
+  {told[0].upper()}{told[1:]}.
+{shown}
+Your first webhook, in another terminal:
+
+  export RINGBEARER_KEY={key}
+  export RINGBEARER_URL={self._address}
+  ringbearer receive --port 9000                     # a receiver that prints what arrives; leave it running
+
+  ringbearer suppliers put demo                      # in a third terminal, with the same two exports
+  ringbearer endpoints create demo http://127.0.0.1:9000/
+  ringbearer publish --supplier demo --type booking.confirmed --data '{{"booking": 42}}'
+
+  Private addresses such as 127.0.0.1 are refused unless allowed: RINGBEARER_ALLOW_NETWORKS=127.0.0.0/8 (now:
+  {', '.join(self._settings.allow_networks) or 'none'}).
+
+Ctrl-C stops it; what is in flight may finish.
+"""
+
+
+def _as_environment(settings: Settings) -> dict[str, str]:
+    """The settings as variables, so that every child reads the same ones, wherever they came from."""
+    given: dict[str, str] = {"RINGBEARER_CONFIG": ""}
+    for field in msgspec.structs.fields(Settings):
+        value = getattr(settings, field.name)
+        if value is None:
+            continue
+        if isinstance(value, tuple):
+            value = ",".join(value)
+        if isinstance(value, Path):
+            value = value.absolute()
+        given[f"RINGBEARER_{field.name.upper()}"] = str(value)
+    return given

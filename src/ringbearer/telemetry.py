@@ -1,0 +1,121 @@
+"""The telemetry spine: every operation reports here once per batch; metrics and logs listen.
+
+Each kind of report is a class below, and nothing else is emitted. A listener that fails is logged and skipped:
+it never breaks the work it listens to.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from ringbearer.domain.deliveries import State
+
+_log = logging.getLogger(__name__)
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The root of all reports. Durations are in seconds."""
+
+
+class EventsAccepted(Report, frozen=True):
+    """A group of events was committed."""
+
+    events: int
+    duplicates: int
+    deliveries: int
+    duration: float
+
+
+class EventsRefused(Report, frozen=True):
+    """Events were not taken; `reason` is one of a few fixed words."""
+
+    events: int
+    reason: str
+
+
+class DeliveriesClaimed(Report, frozen=True):
+    """A worker leased a batch."""
+
+    count: int
+    duration: float
+
+
+class AttemptMade(msgspec.Struct, frozen=True, gc=False):
+    """One finished try, as part of a batch. `accept_to_send` is None but for first attempts that were not delayed."""
+
+    outcome: str
+    send_seconds: float
+    accept_to_send: float | None
+    reused_connection: bool
+
+
+class AttemptsMade(Report, frozen=True):
+    """A batch of tries came to an end."""
+
+    attempts: Sequence[AttemptMade]
+
+
+class DeliveriesSettled(Report, frozen=True):
+    """A batch of outcomes was committed; `states` counts what deliveries became."""
+
+    states: dict[State, int]
+    lost: int
+    """Outcomes whose lease had been lost in between: fenced, they changed nothing."""
+    duration: float
+
+
+class DeliveriesMoved(Report, frozen=True):
+    """Background work moved deliveries: `how` is staged, rescued, held, unheld, cancelled, promoted, replayed."""
+
+    how: str
+    count: int
+
+
+class HistoryPruned(Report, frozen=True):
+    """Retention removed rows or day tables."""
+
+    count: int
+
+
+class CacheAsked(Report, frozen=True):
+    """The cache was asked for suppliers: how many were in it, and how many had to be loaded."""
+
+    hits: int
+    misses: int
+
+
+class StoreFailed(Report, frozen=True):
+    """The store did not take or answer something; `during` names the operation."""
+
+    during: str
+    error: str
+
+
+R = TypeVar("R", bound=Report)
+Listener = Callable[[R], None]
+
+
+class Telemetry:
+    """Hands each report to whoever listens for its kind."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[type[Report], list[Callable[[Report], None]]] = {}
+
+    def listen(self, kind: type[R], listener: Listener[R]) -> None:
+        """Call the listener with every report of that kind, in the thread that emits it."""
+
+        def deliver(report: Report) -> None:
+            assert isinstance(report, kind)
+            listener(report)
+
+        self._listeners.setdefault(kind, []).append(deliver)
+
+    def emit(self, report: Report) -> None:
+        """Hand a report on; never raises."""
+        for listener in self._listeners.get(type(report), ()):
+            try:
+                listener(report)
+            except Exception:
+                _log.exception("a telemetry listener failed on %s", type(report).__name__)
