@@ -154,6 +154,7 @@ async def _work(services: Services) -> None:
         queue=services.queue,
         telemetry=services.telemetry,
         retention_days=settings.retention_days,
+        lease_seconds=settings.lease_seconds,
     )
     services.metrics.worker_started()
     if settings.metrics_port is not None:
@@ -188,6 +189,7 @@ def _worker(services: Services) -> Worker:
         bell=services.bell,
         telemetry=services.telemetry,
         slots=settings.slots,
+        lease_seconds=settings.lease_seconds,
         grace=settings.stop_grace,
     )
 
@@ -226,5 +228,3 @@ def on_stop(stop: Callable[[], None]) -> None:
             stop()
 
         loop.add_reader(descriptor, parent_gone)
-
-

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from ringbearer import clock, ids
+from ringbearer import clock, failpoints, ids
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.domain.endpoints import EVENT_TYPE, MAX_EVENT_TYPE
 from ringbearer.domain.events import MAX_DATA_BYTES, NewEvent
@@ -111,7 +111,9 @@ class Publisher:
         """Wait until these are committed, all in one transaction."""
         if self._events_waiting + len(admissions) > MAX_WAITING:
             self._telemetry.emit(EventsRefused(len(admissions), "overloaded"))
-            raise Overloaded(f"{self._events_waiting} events wait for the store already; try again in a moment")
+            raise Overloaded(
+                f"{self._events_waiting} events wait for the store already; try again in a moment"
+            )
         future: asyncio.Future[list[Accepted]] = asyncio.get_running_loop().create_future()
         self._waiting.append((admissions, future))
         self._events_waiting += len(admissions)
@@ -158,9 +160,12 @@ class Publisher:
         flat = [admission for admissions, _ in group for admission in admissions]
         if not flat:
             return [[] for _ in group]
+        failpoints.reach("publish.taken")
         accepted = iter(self._ledger.accept(flat))
+        failpoints.reach("publish.committed")
         answers = [[next(accepted) for _ in admissions] for admissions, _ in group]
         self._queue.push(sum(a.deliveries for answer in answers for a in answer))
+        failpoints.reach("publish.pushed")
         return answers
 
     async def _one_by_one(self, group: "list[_Waiting]") -> None:
@@ -242,7 +247,12 @@ def _problems(event: NewEvent, now: int) -> list[tuple[str, str]]:
     if not SUPPLIER_ID.fullmatch(event.supplier_id):
         found.append(("/supplier_id", "expected 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'"))
     if len(event.type) > MAX_EVENT_TYPE or not EVENT_TYPE.fullmatch(event.type):
-        found.append(("/type", "expected words of letters, digits, '_' and '-' joined by dots, as in booking.confirmed"))
+        found.append(
+            (
+                "/type",
+                "expected words of letters, digits, '_' and '-' joined by dots, as in booking.confirmed",
+            )
+        )
     if not bytes(event.data):
         found.append(("/data", "expected any JSON value"))
     for name, value in (("timestamp", event.timestamp), ("deliver_at", event.deliver_at)):
@@ -261,7 +271,9 @@ def _problems(event: NewEvent, now: int) -> list[tuple[str, str]]:
         found.append(("/tags", f"expected at most {_MAX_TAGS} tags"))
     for index, tag in enumerate(event.tags[:_MAX_TAGS]):
         if not (0 < len(tag) <= _MAX_TAG and _PRINTABLE.fullmatch(tag)):
-            found.append((f"/tags/{index}", f"expected 1 to {_MAX_TAG} characters without control characters"))
+            found.append(
+                (f"/tags/{index}", f"expected 1 to {_MAX_TAG} characters without control characters")
+            )
     return found
 
 

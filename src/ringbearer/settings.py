@@ -18,8 +18,8 @@ from ringbearer.storage.vault import key_file
 
 _PREFIX = "RINGBEARER_"
 _FILE = "ringbearer.toml"
-# Variables of the same prefix that are no settings of the service: they configure its command-line client.
-_OTHERS = frozenset({"KEY", "URL", "CONFIG"})
+# Variables of the same prefix that are no settings: for the command-line client, and from parent to child.
+_OTHERS = frozenset({"KEY", "URL", "CONFIG", "PARENT_PIPE", "SOCKET_DESCRIPTOR", "FAILPOINT"})
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Worker processes that `up` runs."""
     slots: int = 512
     """Deliveries that a worker holds at a time."""
+    lease_seconds: float = 60.0
+    """How long a delivery stays with a worker that gives no sign of life: what its loss costs."""
     admin_key: str | None = None
     """The first admin key; generated into the data directory when unset."""
     secret_key: str | None = None
@@ -119,10 +121,24 @@ def _from_file(path: Path | None) -> _Layer:
 def _from_environment(environ: Mapping[str, str]) -> _Layer:
     found: _Layer = {}
     for variable, value in environ.items():
-        name = variable.removeprefix(_PREFIX)
-        if name != variable and name not in _OTHERS:
-            found[name.lower()] = (value, variable)
+        name = variable.removeprefix(_PREFIX).lower()
+        if variable.startswith(_PREFIX) and name in _FIELDS:
+            found[name] = (value, variable)
     return found
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Variables that look like settings and are none.
+
+    They are not an error: orchestrators set variables of their own after a service's name.
+    """
+    return sorted(
+        variable
+        for variable in environ
+        if variable.startswith(_PREFIX)
+        and (name := variable.removeprefix(_PREFIX)) not in _OTHERS
+        and name.lower() not in _FIELDS
+    )
 
 
 def _convert(name: str, value: object, source: str) -> object:
@@ -153,6 +169,7 @@ def _check(settings: Settings) -> None:
         ("port", 0, 65_535),
         ("workers", 0, 256),
         ("slots", 1, 20_000),
+        ("lease_seconds", 2, 3_600),  # a worker renews its leases each third of it, between two batches
         ("retention_days", 0.01, 36_500),
         ("changes_per_minute", 0, 1_000_000),
         ("stop_grace", 0, 3_600),

@@ -20,7 +20,7 @@ import msgspec
 import uvloop
 from prometheus_client import multiprocess
 
-from ringbearer import backoff, clock
+from ringbearer import backoff, clock, failpoints
 from ringbearer.app import PARENT_PIPE, ensure_admin_key, open_store, prepare_process
 from ringbearer.errors import ConfigurationError
 from ringbearer.settings import Settings
@@ -30,7 +30,7 @@ SOCKET_DESCRIPTOR = "RINGBEARER_SOCKET_DESCRIPTOR"
 """Names the descriptor of the listening socket that the API process inherits."""
 _RESTART_FIRST = 0.25
 _RESTART_MOST = 30.0
-_STABLE_SECONDS = 30.0  # a child that lived so long starts its backoff from the beginning
+_STABLE_SECONDS = 10.0  # a child that lived so long starts its backoff from the beginning
 _READY_POLL = 0.05
 
 
@@ -124,12 +124,15 @@ class _Supervisor:
             self._children.add(child)
             code = await child.wait()
             self._children.discard(child)
+            environment = {name: value for name, value in environment.items() if name != failpoints.VARIABLE}
             multiprocess.mark_process_dead(  # type: ignore[no-untyped-call]
                 child.pid, environment["PROMETHEUS_MULTIPROC_DIR"]
             )
             if self._stopping.is_set():
                 return
-            failures = 1 if clock.monotonic() - began > _STABLE_SECONDS else failures + 1
+            # Exit code 0: somebody asked it to stop, as in a rolling restart, which is no failure.
+            stable = code == 0 or clock.monotonic() - began > _STABLE_SECONDS
+            failures = 1 if stable else failures + 1
             pause = backoff.exponential(failures, first=_RESTART_FIRST, most=_RESTART_MOST)
             _log.error(
                 "a process ended by itself, it is started again",
@@ -156,11 +159,14 @@ class _Supervisor:
         if self._key_file is None:
             key, told = "$RINGBEARER_ADMIN_KEY", "the admin key is the one in RINGBEARER_ADMIN_KEY"
         else:
-            key, told = f"$(cat {self._key_file})", f"the admin key is in {self._key_file} (readable by you only)"
+            key, told = (
+                f"$(cat {self._key_file})",
+                f"the admin key is in {self._key_file} (readable by you only)",
+            )
         shown = f"  Its value, shown this once: {self._new_key}\n" if self._new_key else ""
         return f"""
 Ringbearer is ready at {self._address} (API documentation: {self._address}/docs)
-  Store: {self._settings.store_url.partition('@')[2] or self._settings.store_url}
+  Store: {self._settings.store_url.partition("@")[2] or self._settings.store_url}
   {told[0].upper()}{told[1:]}.
 {shown}
 Your first webhook, in another terminal:
@@ -174,7 +180,7 @@ Your first webhook, in another terminal:
   ringbearer publish --supplier demo --type booking.confirmed --data '{{"booking": 42}}'
 
   Private addresses such as 127.0.0.1 are refused unless allowed: RINGBEARER_ALLOW_NETWORKS=127.0.0.0/8 (now:
-  {', '.join(self._settings.allow_networks) or 'none'}).
+  {", ".join(self._settings.allow_networks) or "none"}).
 
 Ctrl-C stops it; what is in flight may finish.
 """

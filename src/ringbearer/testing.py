@@ -71,11 +71,13 @@ class LocalServer:
         self._server = _EmbeddedServer(
             uvicorn.Config(
                 self._application,
+                interface="asgi3",
                 http="httptools",
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE,
                 timeout_graceful_shutdown=_STOP_AFTER,

@@ -1,1 +1,1 @@
-"""The HTTP door: management of suppliers, endpoints, deliveries and keys, and the description of all routes."""
+"""The HTTP door: events come in, and everything is managed; every route is described."""

@@ -28,7 +28,9 @@ class Page(msgspec.Struct, Generic[T]):
     next: str | None
 
 
-def json_answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+def json_answer(
+    value: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response[bytes]:
     """The value as JSON."""
     return Response(
         msgspec.json.encode(value),

@@ -15,7 +15,7 @@ MAX_ENDPOINTS = 50_000
 class ChangeLimit:
     """Takes at most `per_minute` changes of each endpoint in any minute; 0 takes any number.
 
-    Each process counts for itself. Only changes that are taken count: a refused one does not prolong the wait.
+    Each process counts for itself. Only changes that are taken count: a refused one prolongs no wait.
     """
 
     def __init__(self, per_minute: int, *, monotonic: Callable[[], float] = clock.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""What may be configured: rules for headers, event types, time zones and metadata that a type alone cannot say."""
+"""What may be configured: rules for headers, event types, time zones and metadata that types cannot say."""
 
 import functools
 import re
@@ -62,7 +62,10 @@ def header_problems(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield place, "expected each header once, whatever its capitals"
         seen.add(lower)
         if len(value) > MAX_HEADER_BYTES or not _VALUE.fullmatch(value):
-            yield place, f"expected 1 to {MAX_HEADER_BYTES} visible ASCII characters, with blanks only between them"
+            yield (
+                place,
+                f"expected 1 to {MAX_HEADER_BYTES} visible ASCII characters, with blanks only between them",
+            )
         elif value == MASK:
             yield place, "expected the value itself, not the mask that is shown instead of it"
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 from ringbearer import clock
 from ringbearer.api.answers import json_answer, page
 from ringbearer.api.auth import Action, may_see, require
-from ringbearer.api.reading import ApiRequest, Nothing, PageQuery, path_id, read_body, read_query
+from ringbearer.api.reading import ApiRequest, Cursor, Limit, Nothing, path_id, read_body, read_query
 from ringbearer.api.services import ApiServices
 from ringbearer.domain.deliveries import DeliveryDetail, State
 from ringbearer.domain.keys import Key
@@ -58,12 +58,12 @@ class DeliveryFilter(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         )
 
 
-class DeliveriesQuery(PageQuery, DeliveryFilter, kw_only=True):
+class DeliveriesQuery(DeliveryFilter, kw_only=True, forbid_unknown_fields=True):
     """Which deliveries are listed."""
 
-    state: Annotated[
-        State | None, Meta(description=f"a state: {', '.join(State)}")
-    ] = None
+    state: Annotated[State | None, Meta(description=f"a state: {', '.join(State)}")] = None
+    limit: Limit = 50
+    cursor: Cursor = None
 
 
 class ReplayBody(DeliveryFilter, kw_only=True, forbid_unknown_fields=True):
@@ -150,7 +150,9 @@ async def get_replay(replay_id: str, key: Key, services: ApiServices) -> Respons
     require(key, Action.READ)
     replay = await services.store(services.storage.history.get_replay, path_id(replay_id, "replay"))
     if key.supplier_id is not None and replay.filter.supplier_id != key.supplier_id:
-        raise NotFound(f"there is no replay {replay_id!r}")  # the store's own words, as for one that is not there
+        raise NotFound(
+            f"there is no replay {replay_id!r}"
+        )  # the store's own words, as for one that is not there
     return json_answer(_progress(replay))
 
 

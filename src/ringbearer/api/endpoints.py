@@ -1,4 +1,4 @@
-"""Endpoints: created, seen, changed, tried out, switched on and off, deleted; their secrets shown only when new."""
+"""Endpoints: created, seen, changed, tried, switched on and off, deleted; secrets are shown only when new."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -16,7 +16,14 @@ from ringbearer.api.checks import MASK, MAX_HEADERS, event_type_problems, header
 from ringbearer.api.reading import ApiRequest, Fields, Nothing, PageQuery, path_id, read_body, read_query
 from ringbearer.api.services import ApiServices
 from ringbearer.delivery import signing
-from ringbearer.domain.endpoints import DEFAULT_RETRY_SCHEDULE, DEFAULT_TIMEOUT, Endpoint, RateLimit, Signing, Target
+from ringbearer.domain.endpoints import (
+    DEFAULT_RETRY_SCHEDULE,
+    DEFAULT_TIMEOUT,
+    Endpoint,
+    RateLimit,
+    Signing,
+    Target,
+)
 from ringbearer.domain.keys import Key
 from ringbearer.errors import Conflict, InvalidInput, NotFound, UrlRefused
 
@@ -36,7 +43,9 @@ Seconds = Annotated[float, Meta(ge=1, le=7 * 86_400)]
 class EndpointChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What of an endpoint changes; what is left out stays as it is."""
 
-    url: Annotated[str | UnsetType, Meta(description="an http or https URL that the public can reach")] = UNSET
+    url: Annotated[str | UnsetType, Meta(description="an http or https URL that the public can reach")] = (
+        UNSET
+    )
     event_types: Annotated[
         Annotated[tuple[str, ...], Meta(min_length=1, max_length=50)] | UnsetType,
         Meta(
@@ -45,7 +54,7 @@ class EndpointChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = UNSET
     description: Annotated[
-        Annotated[str, Meta(max_length=500)] | None | UnsetType,
+        Annotated[str, Meta(max_length=500)] | UnsetType | None,
         Meta(description="a text of at most 500 characters, or null"),
     ] = UNSET
     headers: Annotated[
@@ -53,15 +62,17 @@ class EndpointChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Meta(description=f"names and values of at most {MAX_HEADERS} headers that every request shall carry"),
     ] = UNSET
     rate_limit: Annotated[
-        RateLimit | None | UnsetType,
+        RateLimit | UnsetType | None,
         Meta(
             description="requests (1 to 1,000,000) in any period (0.001 to 2,678,400 seconds), "
             "or null for no limit"
         ),
     ] = UNSET
     max_concurrency: Annotated[
-        Annotated[int, Meta(ge=1, le=10_000)] | None | UnsetType,
-        Meta(description="how many requests may be under way at a time, from 1 to 10,000, or null for no limit"),
+        Annotated[int, Meta(ge=1, le=10_000)] | UnsetType | None,
+        Meta(
+            description="how many requests may be under way at a time, from 1 to 10,000, or null for no limit"
+        ),
     ] = UNSET
     timeout: Annotated[
         Annotated[float, Meta(ge=1, le=30)] | UnsetType,

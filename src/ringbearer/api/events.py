@@ -1,4 +1,4 @@
-"""Events: seen with the states of their deliveries. They come in by the ingest route, which stands before this."""
+"""Events: seen with the states of their deliveries; they come in elsewhere, by the ingest routes."""
 
 import msgspec
 from litestar import Response, get

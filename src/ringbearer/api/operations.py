@@ -1,7 +1,7 @@
-"""Every route of the HTTP contract, as data: what the OpenAPI document, the pages and the 405 answers are made of."""
+"""Every route, as data: what the OpenAPI document, the pages and the 405 answers are made of."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import msgspec
 
@@ -14,6 +14,7 @@ from ringbearer.api.deliveries import (
 )
 from ringbearer.api.endpoints import EndpointChange, EndpointWithSecret, NewEndpoint, NewSecret, Rotation
 from ringbearer.api.events import EventDetail
+from ringbearer.api.ingest import BatchAnswer
 from ringbearer.api.keys import KeyWithText, NewKey
 from ringbearer.api.reading import PageQuery
 from ringbearer.api.suppliers import SupplierBody
@@ -38,23 +39,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     duplicate: bool
 
 
-class Rejected(msgspec.Struct, frozen=True, kw_only=True):
-    """An event of a batch that was not taken: its place, from 0, and why."""
-
-    index: int
-    detail: str
-
-
-class BatchAccepted(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a batch; `ids` stand in input order, null where an event was rejected."""
-
-    accepted: int
-    duplicates: int
-    rejected: list[Rejected]
-    ids: list[str | None]
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Operation:
     """One method of one path. `answers` gives a type, a media type or None for nothing, by status."""
 
@@ -64,9 +49,10 @@ class Operation:
     """Unique, and stable: generated clients make their function names of it."""
     tag: str
     summary: str
+    answers: dict[int, object]
+    _: KW_ONLY
     keys: str
     """The scopes that may do this."""
-    answers: dict[int, object]
     problems: tuple[int, ...] = ()
     """Statuses of problems that this operation has besides those that all of its kind have."""
     query: type[msgspec.Struct] | None = None
@@ -79,21 +65,19 @@ class Operation:
     """Request headers with what they are for."""
 
 
-def _get(path: str, name: str, tag: str, summary: str, answer: object, **more: object) -> Operation:
-    return _operation("GET", path, name, tag, summary, {200: answer}, **{"keys": _READERS, **more})
-
-
-def _operation(
-    method: str, path: str, name: str, tag: str, summary: str, answers: dict[int, object], **more: object
+def _get(
+    path: str,
+    name: str,
+    tag: str,
+    summary: str,
+    answer: object,
+    *,
+    keys: str = _READERS,
+    query: type[msgspec.Struct] | None = None,
+    problems: tuple[int, ...] = (),
 ) -> Operation:
     return Operation(
-        method=method,
-        path=path,
-        name=name,
-        tag=tag,
-        summary=summary,
-        answers=answers,
-        **more,  # type: ignore[arg-type]  # the remaining fields of Operation, checked by the test of the document
+        "GET", path, name, tag, summary, {200: answer}, keys=keys, query=query, problems=problems
     )
 
 
@@ -105,7 +89,7 @@ _CHANGE = (404, 429)
 _PLAIN = "text/plain"
 
 INGEST: tuple[Operation, ...] = (
-    _operation(
+    Operation(
         "POST",
         "/v1/events",
         "publishEvent",
@@ -117,14 +101,14 @@ INGEST: tuple[Operation, ...] = (
         headers={"Idempotency-Key": "Same as `idempotency_key` in the body."},
         problems=(404, 409, 429),
     ),
-    _operation(
+    Operation(
         "POST",
         "/v1/events/batch",
         "publishBatch",
         "Events",
         f"Publish at most {MAX_BATCH_EVENTS:,} events in at most {MAX_BATCH_BYTES // _MIB} MiB; "
         "each is taken or rejected on its own.",
-        {202: BatchAccepted},
+        {202: BatchAnswer},
         keys="admin or publish",
         body=list[NewEvent],
         lines=NewEvent,
@@ -132,7 +116,9 @@ INGEST: tuple[Operation, ...] = (
     ),
 )
 SERVICE: tuple[Operation, ...] = (
-    _get("/health/live", "live", "Service", "Whether the process answers.", "application/json", keys=EVERYBODY),
+    _get(
+        "/health/live", "live", "Service", "Whether the process answers.", "application/json", keys=EVERYBODY
+    ),
     _get(
         "/health/ready",
         "ready",
@@ -149,7 +135,7 @@ DESCRIPTION: tuple[Operation, ...] = (
     _get("/docs", "docs", "Service", "This document for people.", "text/html", keys=EVERYBODY),
 )
 MANAGEMENT: tuple[Operation, ...] = (
-    _operation(
+    Operation(
         "PUT",
         _SUPPLIER,
         "putSupplier",
@@ -160,11 +146,9 @@ MANAGEMENT: tuple[Operation, ...] = (
         body=SupplierBody,
         body_required=False,
     ),
-    _get(
-        _SUPPLIERS, "listSuppliers", "Suppliers", "List suppliers by id.", Page[Supplier], query=PageQuery
-    ),
+    _get(_SUPPLIERS, "listSuppliers", "Suppliers", "List suppliers by id.", Page[Supplier], query=PageQuery),
     _get(_SUPPLIER, "getSupplier", "Suppliers", "See a supplier.", Supplier, problems=(404,)),
-    _operation(
+    Operation(
         "DELETE",
         _SUPPLIER,
         "deleteSupplier",
@@ -174,7 +158,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         keys="admin",
         problems=(404,),
     ),
-    _operation(
+    Operation(
         "POST",
         _ENDPOINTS,
         "createEndpoint",
@@ -202,7 +186,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         Endpoint,
         problems=(404,),
     ),
-    _operation(
+    Operation(
         "PATCH",
         _ENDPOINT,
         "changeEndpoint",
@@ -213,7 +197,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         body=EndpointChange,
         problems=_CHANGE,
     ),
-    _operation(
+    Operation(
         "DELETE",
         _ENDPOINT,
         "deleteEndpoint",
@@ -223,7 +207,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         keys=_OWNERS,
         problems=_CHANGE,
     ),
-    _operation(
+    Operation(
         "POST",
         _ENDPOINT + "/rotate-secret",
         "rotateSecret",
@@ -235,7 +219,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         body_required=False,
         problems=(409, *_CHANGE),
     ),
-    _operation(
+    Operation(
         "POST",
         _ENDPOINT + "/test",
         "testEndpoint",
@@ -245,7 +229,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         keys=_OWNERS,
         problems=_CHANGE,
     ),
-    _operation(
+    Operation(
         "POST",
         _ENDPOINT + "/enable",
         "enableEndpoint",
@@ -255,7 +239,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         keys=_OWNERS,
         problems=_CHANGE,
     ),
-    _operation(
+    Operation(
         "POST",
         _ENDPOINT + "/disable",
         "disableEndpoint",
@@ -290,7 +274,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         DeliveryDetail,
         problems=(404,),
     ),
-    _operation(
+    Operation(
         "POST",
         "/v1/deliveries/{delivery_id}/retry",
         "retryDelivery",
@@ -300,7 +284,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         keys=_OWNERS,
         problems=(404, 409),
     ),
-    _operation(
+    Operation(
         "POST",
         "/v1/deliveries/replay",
         "startReplay",
@@ -320,7 +304,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         ReplayProgress,
         problems=(404,),
     ),
-    _operation(
+    Operation(
         "POST",
         "/v1/keys",
         "createKey",
@@ -330,8 +314,16 @@ MANAGEMENT: tuple[Operation, ...] = (
         keys="admin",
         body=NewKey,
     ),
-    _get("/v1/keys", "listKeys", "Keys", "List API keys, oldest first.", Page[Key], query=PageQuery, keys="admin"),
-    _operation(
+    _get(
+        "/v1/keys",
+        "listKeys",
+        "Keys",
+        "List API keys, oldest first.",
+        Page[Key],
+        query=PageQuery,
+        keys="admin",
+    ),
+    Operation(
         "DELETE",
         "/v1/keys/{key_id}",
         "deleteKey",

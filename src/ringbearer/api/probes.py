@@ -32,7 +32,9 @@ class Probes:
             body: dict[str, object] = {"status": "ready" if failing is None else "unavailable"}
             if failing is not None:
                 body["failing"] = {"store": failing}
-            await _answer(send, 200 if failing is None else 503, b"application/json", msgspec.json.encode(body))
+            await _answer(
+                send, 200 if failing is None else 503, b"application/json", msgspec.json.encode(body)
+            )
         elif path == "/metrics":
             page = await asyncio.to_thread(self._metrics.render, self._storage.ledger)
             await _answer(send, 200, CONTENT_TYPE_LATEST.encode(), page)
@@ -60,6 +62,10 @@ class Probes:
 
 
 async def _answer(send: Callable[[dict[str, object]], Any], status: int, kind: bytes, body: bytes) -> None:
-    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
+    headers = [
+        (b"content-type", kind),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

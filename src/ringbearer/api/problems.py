@@ -1,4 +1,4 @@
-"""Problems: every error of the API as an RFC 9457 body, with the one table of which error has which status."""
+"""Problems: every error of the API as an RFC 9457 body, and the one table of which has which status."""
 
 import logging
 import math
@@ -55,7 +55,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Refusal(RingbearerError):
+class Refusal(RingbearerError):  # noqa: N818  named as its siblings in errors are
     """A request that is refused for its form: its method, media type, size or syntax."""
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
@@ -80,7 +80,7 @@ def problem(
 
 
 def answer_to(error: Exception) -> Answer:
-    """The response to an error. One that nobody expected is logged and answered without any of its details."""
+    """The response to an error; one that nobody expected is logged, and answered without its details."""
     status, detail, headers, errors = _read(error)
     headers = {"content-type": MEDIA_TYPE, "cache-control": "no-store", **headers}
     return Answer(status, headers, problem(status, detail, errors=errors))

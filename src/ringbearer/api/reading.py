@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, NoReturn, TypeVar
+from functools import cache
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
 from litestar import Request
@@ -16,6 +17,8 @@ from ringbearer.errors import InvalidInput, NotFound
 ApiRequest = Request[object, object, State]
 Problems = Iterable[tuple[str, str]]
 """Pairs of a JSON pointer and a sentence that says what was expected there."""
+JsonSchema = dict[str, Any]
+"""As msgspec makes it: which keys hold what is for JSON Schema to say."""
 Fields = Mapping[str, object]
 """The fields of a request that are of the right type, by name."""
 
@@ -34,21 +37,27 @@ _MSGSPEC_STEP = re.compile(r"\[(\d+)\]|\.([^.\[]+)")
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+Limit = Annotated[int, Meta(ge=1, le=250, description="how many items at most, from 1 to 250")]
+Cursor = Annotated[
+    Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None,
+    Meta(description="the `next` of the page before"),
+]
+
+
 class PageQuery(msgspec.Struct, kw_only=True):
     """What every list may be asked for."""
 
-    limit: Annotated[int, Meta(ge=1, le=250, description="how many items at most, from 1 to 250")] = 50
-    cursor: Annotated[
-        Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None,
-        Meta(description="the `next` of the page before"),
-    ] = None
+    limit: Limit = 50
+    cursor: Cursor = None
 
 
 class Nothing(msgspec.Struct):
     """The body of a request that says all in its path: empty, or an empty object."""
 
 
-async def read_body(request: ApiRequest, kind: type[T], check: Callable[[Fields], Problems] | None = None) -> T:
+async def read_body(
+    request: ApiRequest, kind: type[T], check: Callable[[Fields], Problems] | None = None
+) -> T:
     """The request's JSON object as that struct; an empty body counts as an empty object.
 
     `check` may find more problems in those fields that are of the right type. Raises Refusal for anything but
@@ -93,8 +102,8 @@ def pointer(*parts: str | int) -> str:
 def parse(body: bytes) -> object:
     """The JSON value in the body; raises Refusal (400) for all that RFC 8259 or plain sense forbids.
 
-    Refused are NaN, Infinity and numbers beyond a double, lone surrogates, names that occur twice in an object
-    and nesting beyond any stack.
+    Refused are NaN, Infinity and numbers beyond a double, lone surrogates, names that occur twice in an
+    object, and nesting beyond any stack.
     """
     try:
         msgspec.json.decode(body)  # the strict parser, for what the next one lets pass
@@ -122,12 +131,12 @@ def _require_json(content_type: str | None, encoding: str | None) -> None:
     if media_type != "application/json":
         raise Refusal(415, "send JSON, as Content-Type: application/json", {"accept": "application/json"})
     if encoding is not None and encoding.strip().lower() != "identity":
-        raise Refusal(415, "send the body as it is, without Content-Encoding", {"accept-encoding": "identity"})
+        raise Refusal(
+            415, "send the body as it is, without Content-Encoding", {"accept-encoding": "identity"}
+        )
 
 
-def _build(
-    content: Fields, kind: type[T], check: Callable[[Fields], Problems] | None, *, strict: bool
-) -> T:
+def _build(content: Fields, kind: type[T], check: Callable[[Fields], Problems] | None, *, strict: bool) -> T:
     fields, problems = _convert(content, kind, strict=strict)
     problems += _text_problems(content)
     if check is not None:
@@ -161,7 +170,9 @@ def _convert(
             problems.append(_problem(kind, name, error))
     for name, field in known.items():
         if field.required and name not in content:
-            problems.append((pointer(name), f"expected {_described(kind, name) or 'a value'}: it is required"))
+            problems.append(
+                (pointer(name), f"expected {_described(kind, name) or 'a value'}: it is required")
+            )
     return fields, problems
 
 
@@ -181,9 +192,26 @@ def _problem(kind: type[msgspec.Struct], name: str, error: Exception) -> tuple[s
 
 def _described(kind: type[msgspec.Struct], name: str) -> str | None:
     """What a field's own description says is expected in it."""
-    (_,), components = msgspec.json.schema_components([kind])
-    found: str | None = components[kind.__name__]["properties"][name].get("description")
-    return found
+    return _descriptions(kind).get(name)
+
+
+@cache
+def _descriptions(kind: type[msgspec.Struct]) -> dict[str, str]:
+    properties = schemas([kind])[1][kind.__name__]["properties"]
+    return {name: schema["description"] for name, schema in properties.items() if "description" in schema}
+
+
+def schemas(kinds: Iterable[object]) -> tuple[tuple[JsonSchema, ...], dict[str, JsonSchema]]:
+    """The JSON Schemas of types, and those of the named types that they refer to, as OpenAPI places them."""
+    return msgspec.json.schema_components(
+        kinds, schema_hook=_any_value, ref_template="#/components/schemas/{name}"
+    )
+
+
+def _any_value(kind: type) -> JsonSchema:
+    if kind is object:
+        return {"description": "any JSON value"}
+    raise NotImplementedError(f"no request or answer holds a {kind}")
 
 
 def _text_problems(content: Fields) -> list[tuple[str, str]]:

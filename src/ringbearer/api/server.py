@@ -57,6 +57,7 @@ async def _serve(services: Services) -> None:
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         backlog=_BACKLOG,
         timeout_graceful_shutdown=max(1, int(settings.stop_grace)),

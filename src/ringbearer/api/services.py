@@ -67,7 +67,7 @@ class ApiServices:
     tester: Callable[[Target], Awaitable[Attempt]]
     """Sends one signed sample event now and returns what came of it."""
     reconcile: Callable[[], Awaitable[None]]
-    """Called after endpoints were enabled, disabled or deleted: holds, releases or cancels their deliveries."""
+    """Called after endpoints were enabled, disabled or deleted: their deliveries are to follow."""
     invalidate: Callable[[str], None]
     """Called with a supplier's id after it or one of its endpoints changed."""
     wake: Callable[[], None] = lambda: None
@@ -83,7 +83,7 @@ class ApiServices:
         object.__setattr__(self, "changes", ChangeLimit(self.changes_per_minute))
 
     async def settle(self) -> None:
-        """Let deliveries follow a change of endpoints that is stored already, so its answer stays a success."""
+        """Let deliveries follow a change of endpoints, now or, when the store is away, later."""
         try:
             await self.reconcile()
         except StoreUnavailable as error:

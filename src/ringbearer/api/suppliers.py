@@ -68,7 +68,9 @@ async def list_suppliers(request: ApiRequest, key: Key, services: ApiServices) -
     catalog = services.storage.catalog
     if key.supplier_id is not None:
         only = [await services.store(catalog.get_supplier, key.supplier_id)]
-        return json_answer(page([s for s in only if query.cursor is None or s.id > query.cursor], query.limit))
+        return json_answer(
+            page([s for s in only if query.cursor is None or s.id > query.cursor], query.limit)
+        )
     found = await services.store(catalog.list_suppliers, limit=query.limit + 1, cursor=query.cursor)
     return json_answer(page(found, query.limit))
 

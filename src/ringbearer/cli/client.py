@@ -141,7 +141,7 @@ class Connection:
 
     def open(self) -> Client:
         """A client with that key; raises ConfigurationError when there is none or the address is none."""
-        if urlsplit(self.server).scheme not in ("http", "https"):
+        if not _is_address(self.server):
             raise ConfigurationError(f"{self.server!r} is not an address such as {DEFAULT_SERVER}")
         key = self.key or _key_of_this_machine(self.server)
         if not key.isascii() or not key.isprintable():
@@ -172,6 +172,14 @@ def is_local(server: str) -> bool:
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_address(server: str) -> bool:
+    try:
+        parts = urlsplit(server)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 

@@ -136,7 +136,11 @@ def create(
     wishes: Wishes = Wishes(),
     secret: Annotated[
         str | None,
-        Parameter(group=ENDPOINT, help="Your own secret, whsec_…; @FILE or - reads it. Default: a new one."),
+        Parameter(
+            group=ENDPOINT,
+            allow_leading_hyphen=True,
+            help="Your own secret, whsec_…; @FILE or - reads it. Default: a new one.",
+        ),
     ] = None,
     signing: Annotated[
         Signing | None, Parameter(group=ENDPOINT, help="How it is signed: shared secret or key pair.")

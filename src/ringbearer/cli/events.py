@@ -70,7 +70,10 @@ def publish(
     type_: Annotated[
         str | None, Parameter(name="--type", group=EVENT, help="What happened, such as booking.confirmed.")
     ] = None,
-    data: Annotated[str | None, Parameter(group=EVENT, help="The event's JSON; @FILE or - reads it.")] = None,
+    data: Annotated[
+        str | None,
+        Parameter(group=EVENT, allow_leading_hyphen=True, help="The event's JSON; @FILE or - reads it."),
+    ] = None,
     timestamp: Annotated[
         str | None, Parameter(group=EVENT, help="When it happened (RFC 3339). Default: now.")
     ] = None,
@@ -90,7 +93,11 @@ def publish(
     tag: Annotated[list[str] | None, Parameter(group=EVENT, help="A tag; repeatable.")] = None,
     file: Annotated[
         Path | None,
-        Parameter(group=BATCH, help="Events to upload, one JSON object a line; - is standard input."),
+        Parameter(
+            group=BATCH,
+            allow_leading_hyphen=True,
+            help="Events to upload, one JSON object a line; - is standard input.",
+        ),
     ] = None,
     json: Json = False,
     connection: Connection = DEFAULT_CONNECTION,

@@ -29,9 +29,12 @@ def moment(text: str) -> str:
     Raises InvalidInput for anything else.
     """
     number, unit = text[:-1], text[-1:]
-    if number.isdecimal() and unit in _AGE_UNITS:
-        ago = timedelta(seconds=int(number) * _AGE_UNITS[unit])
-        return (clock.to_datetime(clock.now()) - ago).isoformat(timespec="seconds").replace("+00:00", "Z")
+    if number.isascii() and number.isdecimal() and unit in _AGE_UNITS:
+        try:
+            then = clock.to_datetime(clock.now()) - timedelta(seconds=int(number) * _AGE_UNITS[unit])
+        except OverflowError:
+            raise InvalidInput(f"{text!r} is longer ago than the calendar goes") from None
+        return then.isoformat(timespec="seconds").replace("+00:00", "Z")
     try:
         aware = datetime.fromisoformat(text).tzinfo is not None
     except ValueError:

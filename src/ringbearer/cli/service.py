@@ -72,9 +72,9 @@ class Everything(Running):
 )
 def up(*, options: Everything = Everything()) -> None:
     """Run everything on this machine: API and workers, until interrupted."""
-    from ringbearer import app as service
+    from ringbearer import supervisor
 
-    service.up(_settings(options))
+    supervisor.up(_settings(options))
 
 
 @app.command(
@@ -84,9 +84,9 @@ def up(*, options: Everything = Everything()) -> None:
 )
 def serve(*, options: Running = Running()) -> None:
     """Run the HTTP API until interrupted; any number may run on one database."""
-    from ringbearer import app as service
+    from ringbearer.api import server
 
-    service.serve(_settings(options))
+    server.serve(_settings(options))
 
 
 @app.command(
@@ -97,9 +97,9 @@ def serve(*, options: Running = Running()) -> None:
 )
 def work(*, options: Running = Running()) -> None:
     """Run one worker, which delivers, until interrupted; any number may run on one database."""
-    from ringbearer import app as service
+    from ringbearer import app as composition
 
-    service.work(_settings(options))
+    composition.work(_settings(options))
 
 
 @app.command(
@@ -109,9 +109,9 @@ def work(*, options: Running = Running()) -> None:
 )
 def migrate(*, options: Store = Store()) -> None:
     """Bring the database's tables to this version, keeping what is in them."""
-    from ringbearer import app as service
+    from ringbearer import app as composition
 
-    service.migrate(_settings(options))
+    composition.migrate(_settings(options))
     output.note("the tables are up to date")
 
 
@@ -124,9 +124,9 @@ def doctor(
     options: Running = Running(),
 ) -> int:
     """Check the configuration and say what is wrong; the exit status is 1 when something is."""
-    from ringbearer import app as service
+    from ringbearer.doctor import examine
 
-    findings = service.doctor(_settings(options))
+    findings = examine(_settings(options))
     if json:
         rows = [{"level": f.level, "subject": f.subject, "detail": f.detail} for f in findings]
         output.print_json(msgspec.json.encode(rows))
@@ -137,9 +137,9 @@ def doctor(
 
 def rotate_encryption(*, options: Store = Store()) -> None:
     """Encrypt all stored secrets anew with the first encryption key."""
-    from ringbearer import app as service
+    from ringbearer import app as composition
 
-    count = service.rotate_encryption(_settings(options))
+    count = composition.rotate_encryption(_settings(options))
     output.note(f"{count} secrets encrypted anew")
 
 

@@ -108,17 +108,24 @@ class Courier:
             return
 
     def submit(self, order: Order) -> None:
-        """Begin an exchange; the caller keeps `in_flight` below the number of slots."""
+        """Begin an exchange; the caller keeps `in_flight` below the number of slots.
+
+        Raises, and has begun nothing, when libcurl does not take the order.
+        """
         slot = self._free.popleft() if self._free else self._new_slot()
-        slot.order = order
         slot.headers.clear()
         slot.body.clear()
         slot.blocked = None
         slot.dialled = False
         curl = slot.curl
-        curl.setopt(pycurl.URL, order.url)
-        curl.setopt(pycurl.HTTPHEADER, order.headers)
-        curl.setopt(pycurl.POSTFIELDS, order.body)
+        try:
+            curl.setopt(pycurl.URL, order.url)
+            curl.setopt(pycurl.HTTPHEADER, order.headers)
+            curl.setopt(pycurl.POSTFIELDS, order.body)
+        except Exception:  # something in it that libcurl does not take
+            self._free.append(slot)
+            raise
+        slot.order = order
         milliseconds = max(1, int(order.timeout * 1000))
         curl.setopt(pycurl.TIMEOUT_MS, milliseconds)
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, int(_CONNECT_SECONDS * 1000)))

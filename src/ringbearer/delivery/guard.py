@@ -180,8 +180,8 @@ class _Parts(NamedTuple):
 class Guard:
     """Refuses URLs and addresses that deliveries must never reach.
 
-    `allow_networks` are CIDRs that may be reached although they are not public; they never open multicast, and
-    the metadata services of clouds only when named alone (`169.254.169.254/32`). With one beyond loopback,
+    `allow_networks` are CIDRs that may be reached although they are not public; they never open multicast,
+    and the metadata services of clouds only when named alone (`169.254.169.254/32`). With one beyond loopback,
     names of private networks (`.internal`, `.svc`, …) may be registered. `blocked_ports` are refused in URLs
     whatever the address. `own_hosts` are the host names of our own API, database and Redis; loopback among
     them is left to `allow_networks`. Raises ConfigurationError for a CIDR that is none.

@@ -13,6 +13,8 @@ from ringbearer.delivery.outcome import record
 from ringbearer.delivery.retry import judge
 from ringbearer.delivery.routes import Route, Routes
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
+from ringbearer.domain.endpoints import DEFAULT_RETRY_SCHEDULE
+from ringbearer.errors import StoreUnavailable
 from ringbearer.limits.base import RateLimiter
 from ringbearer.storage.catalog import Subscriptions
 from ringbearer.telemetry import AttemptMade, AttemptsMade, Telemetry
@@ -70,8 +72,20 @@ class HighPerformanceWebhookProcessor:
     def begin(self, leases: Sequence[Lease]) -> list[Outcome]:
         """Load, admit, sign and send a batch; returns the outcomes of those that are not sent.
 
-        Raises StoreUnavailable when endpoints had to be loaded and could not be: then none was sent.
+        Raises StoreUnavailable when endpoints had to be loaded and could not be: then none was sent. One
+        that cannot be prepared at all spends an attempt, and does not stop the others.
         """
+        try:
+            return self._begin(leases)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # raised before anything was sent: what comes after is caught one by one
+            if len(leases) == 1:
+                _log.exception("delivery %s could not be prepared", leases[0].delivery_id)
+                return [_unsendable(leases[0], DEFAULT_RETRY_SCHEDULE, error)]
+        return [outcome for lease in leases for outcome in self.begin([lease])]
+
+    def _begin(self, leases: Sequence[Lease]) -> list[Outcome]:
         known = self._cache.lookup({lease.supplier_id for lease in leases})
         now = clock.now()
         outcomes: list[Outcome] = []
@@ -84,13 +98,12 @@ class HighPerformanceWebhookProcessor:
                 outcomes.append(verdict)
         for lease, route in self._within_rate(admitted, outcomes, now):
             try:
-                order = route.order(lease, clock.now())
+                self._courier.submit(route.order(lease, clock.now()))
             except Exception as error:  # one delivery that cannot be put together must not stop the others
                 _log.exception("delivery %s could not be put together", lease.delivery_id)
-                outcomes.append(self._unsendable(lease, route, error))
-                continue
-            self._busy[lease.endpoint_id] += 1
-            self._courier.submit(order)
+                outcomes.append(_unsendable(lease, route.endpoint.retry_schedule, error))
+            else:
+                self._busy[lease.endpoint_id] += 1
         return outcomes
 
     def poll(self, timeout: float) -> tuple[list[Outcome], bool]:
@@ -131,13 +144,17 @@ class HighPerformanceWebhookProcessor:
             del self._paused[endpoint.id]
         if self._busy[endpoint.id] >= min(endpoint.max_concurrency or self._share, self._slots):
             pause = _FULL_PAUSE * (0.5 + self._random.random())
-            return _later(lease, now + int(pause * clock.SECOND), "its endpoint has as many in flight as it may")
+            return _later(
+                lease, now + int(pause * clock.SECOND), "its endpoint has as many in flight as it may"
+            )
         return self._routes.of(target)
 
     def _within_rate(
         self, admitted: list[tuple[Lease, Route]], outcomes: list[Outcome], now: int
     ) -> list[tuple[Lease, Route]]:
-        limits = {r.endpoint.id: r.endpoint.rate_limit for _, r in admitted if r.endpoint.rate_limit is not None}
+        limits = {
+            r.endpoint.id: r.endpoint.rate_limit for _, r in admitted if r.endpoint.rate_limit is not None
+        }
         if not limits:
             return admitted
         wanted = Counter(lease.endpoint_id for lease, _ in admitted if lease.endpoint_id in limits)
@@ -188,22 +205,22 @@ class HighPerformanceWebhookProcessor:
             reason=verdict.reason,
         )
 
-    def _unsendable(self, lease: Lease, route: Route, error: Exception) -> Outcome:
-        number = lease.attempt - lease.attempt_base
-        schedule = route.endpoint.retry_schedule
-        now = clock.now()
-        made = Record(
-            started_at=now,
-            duration=0,
-            status_code=None,
-            error=f"internal_error: the request could not be put together ({type(error).__name__})",
-            response_body=None,
-            response_headers=None,
-        )
-        if number > len(schedule):
-            return Outcome(lease=lease, state=State.DEAD, record=made, reason="internal error")
-        due = now + int(schedule[number - 1] * clock.SECOND)
-        return Outcome(lease=lease, state=State.SCHEDULED, due_at=due, record=made, reason="internal error")
+
+def _unsendable(lease: Lease, schedule: Sequence[float], error: Exception) -> Outcome:
+    number = lease.attempt - lease.attempt_base
+    now = clock.now()
+    made = Record(
+        started_at=now,
+        duration=0,
+        status_code=None,
+        error=f"internal_error: the request could not be put together ({type(error).__name__})",
+        response_body=None,
+        response_headers=None,
+    )
+    if number > len(schedule):
+        return Outcome(lease=lease, state=State.DEAD, record=made, reason="internal error")
+    due = now + int(schedule[number - 1] * clock.SECOND)
+    return Outcome(lease=lease, state=State.SCHEDULED, due_at=due, record=made, reason="internal error")
 
 
 def _later(lease: Lease, due_at: int, reason: str) -> Outcome:

@@ -59,8 +59,8 @@ def validate_secret(secret: str, signing: Signing) -> str:
 class Signer:
     """Signs for one endpoint.
 
-    `secrets` are pairs of a secret and the stored time when it stops signing (None: never). Raises InvalidInput
-    when there is none, or one is no secret.
+    `secrets` are pairs of a secret and the stored time when it stops signing (None: never). Raises
+    InvalidInput when there is none, or one is no secret.
     """
 
     __slots__ = ("_keys",)

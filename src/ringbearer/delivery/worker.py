@@ -4,7 +4,7 @@ import logging
 import threading
 from collections import Counter
 
-from ringbearer import clock, ids
+from ringbearer import clock, failpoints, ids
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
@@ -17,9 +17,7 @@ from ringbearer.telemetry import DeliveriesClaimed, DeliveriesSettled, StoreFail
 
 _log = logging.getLogger(__name__)
 
-LEASE_SECONDS = 60.0
-"""Longer than the longest exchange (30 s) and a slow settle together; a dead worker's leases return after it."""
-_EXTEND_SECONDS = 20.0
+_EXTENDS_PER_LEASE = 3  # two may fail before a lease runs out
 _LOOK_SECONDS = 1.0  # a lost ring of the bell costs at most this
 _CLAIM_GAP = 0.010  # between two claims while work flows: fewer, larger batches
 _SETTLE_GAP = 0.020
@@ -30,7 +28,8 @@ _STORE_PAUSE = 0.5
 class Worker:
     """Runs until it is stopped; then finishes what is in flight within a grace time and releases the rest.
 
-    `slots` bounds what it holds at any time: in flight, or finished and not yet settled.
+    `slots` bounds what it holds at any time: in flight, or finished and not yet settled. It renews its leases;
+    those of a worker that died return after `lease_seconds`.
     """
 
     def __init__(
@@ -43,6 +42,7 @@ class Worker:
         bell: Bell,
         telemetry: Telemetry,
         slots: int,
+        lease_seconds: float,
         grace: float,
     ) -> None:
         self.id = ids.worker()
@@ -53,6 +53,8 @@ class Worker:
         self._bell = bell
         self._telemetry = telemetry
         self._slots = slots
+        self._lease = int(lease_seconds * clock.SECOND)
+        self._extend_seconds = lease_seconds / _EXTENDS_PER_LEASE
         self._grace = grace
         self._shares = Shares()
         self._held: dict[str, Lease] = {}
@@ -61,7 +63,7 @@ class Worker:
         self._ear: int | None = None
         self._hungry = True
         self._next_claim = self._next_look = self._next_settle = 0.0
-        self._next_extend = clock.monotonic() + _EXTEND_SECONDS
+        self._next_extend = clock.monotonic() + self._extend_seconds
 
     def __repr__(self) -> str:
         return f"<Worker {self.id} holding {len(self._held)} of {self._slots}>"
@@ -93,6 +95,8 @@ class Worker:
         if self._hungry and now >= self._next_claim and self._room():
             self._claim(now)
         outcomes, rang = self._processor.poll(self._patience(now))
+        if self._processor.in_flight:
+            failpoints.reach("worker.answered" if outcomes else "worker.sent")
         if rang:
             self._bell.hush()
             self._hungry = True
@@ -131,7 +135,7 @@ class Worker:
         demand = Demand(
             quotas=self._shares.quotas(room),
             worker=self.id,
-            until=clock.now() + int(LEASE_SECONDS * clock.SECOND),
+            until=clock.now() + self._lease,
         )
         try:
             leases = self._queue.claim(demand)
@@ -143,6 +147,7 @@ class Worker:
         self._next_claim = after + _CLAIM_GAP
         self._hungry = len(leases) >= room
         if leases:
+            failpoints.reach("worker.claimed")
             self._telemetry.emit(DeliveriesClaimed(len(leases), after - now))
             self._begin(leases)
 
@@ -176,12 +181,14 @@ class Worker:
         """Write down what came to an end; on failure everything is kept for the next time."""
         self._disable_gone()
         batch, began = self._unsettled[:_SETTLE_MOST], clock.monotonic()
+        failpoints.reach("worker.settling")
         try:
             settled = self._queue.settle(batch, now=clock.now())
         except StoreUnavailable as error:
             self._store_failed("settle", error)
             self._next_settle = clock.monotonic() + _STORE_PAUSE
             return False
+        failpoints.reach("worker.settled")
         del self._unsettled[: len(batch)]
         self._next_settle = 0.0
         if len(self._held) == self._slots:
@@ -207,8 +214,8 @@ class Worker:
             _log.warning("endpoint disabled", extra={"endpoint": endpoint_id, "reason": reason})
 
     def _extend(self) -> None:
-        self._next_extend = clock.monotonic() + _EXTEND_SECONDS
-        until = clock.now() + int(LEASE_SECONDS * clock.SECOND)
+        self._next_extend = clock.monotonic() + self._extend_seconds
+        until = clock.now() + self._lease
         try:
             self._queue.extend(list(self._held.values()), until=until)
         except StoreUnavailable as error:
@@ -227,7 +234,8 @@ class Worker:
             self._add(outcomes)
             self._settle_when_due()
         self._unsettled += [
-            Outcome(lease=lease, state=State.READY, record=_broken_off()) for lease in self._processor.abandon()
+            Outcome(lease=lease, state=State.READY, record=_broken_off())
+            for lease in self._processor.abandon()
         ]
         while self._unsettled and self._settle():
             pass

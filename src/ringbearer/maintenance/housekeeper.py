@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 _BATCH = 1_000
 _STAGE_SECONDS = 1.0
 _RESCUE_SECONDS = 5.0
+_RESCUES_PER_LEASE = 4  # with shorter leases, lost ones are looked for more often
 _TIDY_SECONDS = 10.0
 _REPLAY_SECONDS = 1.0
 _REPLAY_STEP = 500
@@ -35,7 +36,13 @@ class Housekeeper:
     """Runs the background loops of a worker process; `start` and `stop` belong to its event loop."""
 
     def __init__(
-        self, *, storage: Storage, queue: Queue, telemetry: Telemetry, retention_days: float
+        self,
+        *,
+        storage: Storage,
+        queue: Queue,
+        telemetry: Telemetry,
+        retention_days: float,
+        lease_seconds: float,
     ) -> None:
         self._storage = storage
         self._queue = queue
@@ -43,7 +50,9 @@ class Housekeeper:
         self._retention = int(retention_days * _DAY * clock.SECOND)
         self._loopers = [
             Looper("stager", self._stage, interval=_STAGE_SECONDS),
-            Looper("rescuer", self._rescue, interval=_RESCUE_SECONDS),
+            Looper(
+                "rescuer", self._rescue, interval=min(_RESCUE_SECONDS, lease_seconds / _RESCUES_PER_LEASE)
+            ),
             Looper("tidier", self._tidy, interval=_TIDY_SECONDS),
             Looper("replayer", self._replay, interval=_REPLAY_SECONDS),
             Looper("pruner", self._prune, interval=_PRUNE_SECONDS),

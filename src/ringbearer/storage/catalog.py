@@ -350,6 +350,16 @@ class Catalog:
                     count += 1
         return count
 
+    def check_seals(self) -> None:
+        """Open one stored value of each key that sealed any; raises ConfigurationError when one is missing."""
+        with self._database.read() as connection:
+            found = connection.execute(select(_E.c.id, _E.c.headers_sealed)).all()
+        seen: set[bytes] = set()
+        for endpoint_id, sealed in found:
+            if sealed[:5] not in seen:
+                seen.add(sealed[:5])
+                self._vault.open(sealed, endpoint_id)
+
     # ── rows ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _changeable(self, endpoint: Endpoint) -> dict[str, object]:

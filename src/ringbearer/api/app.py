@@ -1,0 +1,90 @@
+"""The management API as one ASGI application."""
+
+from litestar import Litestar, Request, Response
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+
+from ringbearer.api import deliveries, endpoints, events, keys, pages, suppliers
+from ringbearer.api.operations import allowed_methods
+from ringbearer.api.problems import Answer, Refusal, answer_to
+from ringbearer.api.reading import ApiRequest
+from ringbearer.api.services import ApiServices
+from ringbearer.domain.keys import Key
+from ringbearer.errors import NotFound
+
+HANDLERS = (
+    suppliers.put_supplier,
+    suppliers.list_suppliers,
+    suppliers.get_supplier,
+    suppliers.delete_supplier,
+    endpoints.create_endpoint,
+    endpoints.list_endpoints,
+    endpoints.get_endpoint,
+    endpoints.change_endpoint,
+    endpoints.delete_endpoint,
+    endpoints.rotate_secret,
+    endpoints.test_endpoint,
+    endpoints.enable_endpoint,
+    endpoints.disable_endpoint,
+    events.get_event,
+    deliveries.list_deliveries,
+    deliveries.get_delivery,
+    deliveries.retry_delivery,
+    deliveries.start_replay,
+    deliveries.get_replay,
+    keys.create_key,
+    keys.list_keys,
+    keys.delete_key,
+    pages.openapi_document,
+    pages.documentation,
+)
+"""Everything that this application answers; ingest, health and metrics stand in front of it."""
+
+_AUTHORIZATION = b"authorization"
+
+
+def create_app(services: ApiServices) -> Litestar:
+    """The application; it starts and stops nothing, and belongs to one event loop."""
+    return Litestar(
+        route_handlers=HANDLERS,
+        dependencies={
+            "services": Provide(lambda: services, sync_to_thread=False),
+            "key": Provide(_authenticated),
+        },
+        exception_handlers={HTTPException: _explain, Exception: _explain},
+        request_max_body_size=services.max_body_bytes,
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
+
+
+async def _authenticated(request: ApiRequest, services: ApiServices) -> Key:
+    # Two headers that differ are read differently by different software: neither is believed.
+    given = [value for name, value in request.scope["headers"] if name == _AUTHORIZATION]
+    header = given[0] if len(given) == 1 else None
+    return services.authenticator.cached(header) or await services.authenticator.authenticate(header)
+
+
+def _explain(request: Request[object, object, State], error: Exception) -> Response[bytes]:
+    answer = _answer(request.method, request.scope["path"], error)
+    return Response(answer.body, status_code=answer.status, headers=answer.headers)
+
+
+def _answer(method: str, path: str, error: Exception) -> Answer:
+    """The answer to an error, Litestar's own among them, in the API's one form."""
+    status = error.status_code if isinstance(error, HTTPException) else None
+    if status in (404, 405) or isinstance(error, NotFound):
+        allowed = allowed_methods(path)
+        if allowed and method not in allowed:
+            methods = ", ".join(sorted(allowed))
+            return answer_to(
+                Refusal(405, f"{method} is not for this path; it takes {methods}", {"allow": methods})
+            )
+        return answer_to(error if isinstance(error, NotFound) else NotFound("there is nothing at this path"))
+    if status == 413:
+        return answer_to(Refusal(413, "the body is larger than a management request may be"))
+    if status is not None and 400 <= status < 500:
+        return answer_to(Refusal(status, "the request is not what this path takes"))
+    return answer_to(error)

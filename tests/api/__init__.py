@@ -1,0 +1,1 @@
+"""The management API on a real store, over real HTTP."""

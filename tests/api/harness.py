@@ -1,0 +1,173 @@
+"""A served API with a key of each scope, and the means to put events and deliveries behind it."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self, cast
+
+import httpx
+
+from ringbearer import clock, ids
+from ringbearer.api.app import create_app
+from ringbearer.api.auth import Authenticator
+from ringbearer.api.services import ApiServices
+from ringbearer.delivery.guard import Guard
+from ringbearer.domain import keys
+from ringbearer.domain.deliveries import Attempt, Outcome, Record, State
+from ringbearer.domain.endpoints import Target
+from ringbearer.domain.keys import Key
+from ringbearer.storage.base import Storage, open_storage
+from ringbearer.storage.ledger import Admission
+from ringbearer.storage.vault import Vault, generate_key
+from ringbearer.testing import Application, LocalServer
+
+Json = dict[str, object]
+URL = "https://93.184.215.14/hook"
+"""A public address that needs no resolver; nothing is ever sent to it."""
+
+
+class Api:
+    """Serves the management API on a thread of its own for the time of a `with` block."""
+
+    def __init__(self, directory: Path, *, changes_per_minute: int = 0) -> None:
+        self.storage: Storage = open_storage(f"sqlite:///{directory / 'store.db'}", Vault([generate_key()]))
+        self.storage.migrate()
+        self.tested: list[Target] = []
+        self.invalidated: list[str] = []
+        self.reconciled = 0
+        self.woken = 0
+        self.services = ApiServices(
+            storage=self.storage,
+            guard=Guard(),
+            authenticator=Authenticator(self.storage.catalog),
+            tester=self._test,
+            reconcile=self._reconcile,
+            invalidate=self.invalidated.append,
+            wake=self._wake,
+            changes_per_minute=changes_per_minute,
+        )
+        self.url = ""
+        self._clients: list[httpx.Client] = []
+        self._loop = asyncio.new_event_loop()
+        self._up = threading.Event()
+        self._end = asyncio.Event()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._up.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self._clients:
+            client.close()
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+        self._loop.close()
+        self.storage.close()
+
+    async def _serve(self) -> None:
+        application = cast(Application, create_app(self.services))
+        async with LocalServer(application) as server:
+            self.url = server.url
+            self._up.set()
+            await self._end.wait()
+
+    async def _test(self, target: Target) -> Attempt:
+        self.tested.append(target)
+        return Attempt(number=1, started_at=clock.to_datetime(clock.now()), status_code=204, duration=0.01)
+
+    async def _reconcile(self) -> None:
+        self.reconciled += 1
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    # ── who asks ────────────────────────────────────────────────────────────────────────────────────────
+
+    def key(self, scope: str) -> str:
+        """A new key with that scope."""
+        text = keys.generate()
+        now = clock.to_datetime(clock.now())
+        key = Key(id=ids.key(), scope=scope, created_at=now, last_four=text[-4:])
+        self.storage.catalog.add_key(key, keys.digest(text))
+        return text
+
+    def as_(self, scope: str | None) -> httpx.Client:
+        """A client with a new key of that scope, or with none."""
+        return self.client({} if scope is None else {"authorization": f"Bearer {self.key(scope)}"})
+
+    def client(self, headers: Mapping[str, str]) -> httpx.Client:
+        """A client with these headers."""
+        client = httpx.Client(base_url=self.url, headers=headers, timeout=30)
+        self._clients.append(client)
+        return client
+
+    # ── what there is ───────────────────────────────────────────────────────────────────────────────────
+
+    def supplier(self, supplier_id: str = "lumen") -> str:
+        """A supplier, made over HTTP."""
+        assert self.as_("admin").put(f"/v1/suppliers/{supplier_id}", json={}).status_code in (200, 201)
+        return supplier_id
+
+    def endpoint(self, supplier_id: str = "lumen", **fields: object) -> Json:
+        """An endpoint, made over HTTP; the answer to its creation."""
+        answer = self.as_("admin").post(f"/v1/suppliers/{supplier_id}/endpoints", json={"url": URL, **fields})
+        assert answer.status_code == 201, answer.text
+        return cast(Json, answer.json())
+
+    def event(
+        self, supplier_id: str, endpoint_ids: list[str], *, enabled: bool = True, kind: str = "booking.made"
+    ) -> list[str]:
+        """An accepted event; the ids of its deliveries."""
+        admission = Admission(
+            event_id=ids.event(),
+            supplier_id=supplier_id,
+            type=kind,
+            timestamp="2027-06-19T14:00:00Z",
+            data='{"n": 1.50}',
+            lane=2,
+            accepted_at=clock.now(),
+            endpoints=tuple((endpoint_id, enabled) for endpoint_id in endpoint_ids),
+        )
+        self.storage.ledger.accept([admission])
+        return [ids.delivery(admission.event_id, ordinal) for ordinal in range(len(endpoint_ids))]
+
+    def settle(self, state: State, reason: str | None = None) -> None:
+        """Claim all that is ready and let one attempt end each in that state."""
+        leases = self.storage.ledger.claim([99, 99, 99, 99], worker="w", until=clock.now() + clock.SECOND)
+        tried = Record(
+            started_at=clock.now(),
+            duration=12_000,
+            status_code=200 if state is State.DELIVERED else 500,
+            error=None if state is State.DELIVERED else "status: 500",
+            response_body="thanks",
+            response_headers='{"server":"x"}',
+        )
+        due = clock.now() + 3_600 * clock.SECOND if state is State.SCHEDULED else None
+        outcomes = [
+            Outcome(lease=lease, state=state, due_at=due, record=tried, reason=reason) for lease in leases
+        ]
+        self.storage.ledger.settle(outcomes, now=clock.now())
+
+
+def problem(answer: httpx.Response, status: int) -> Json:
+    """The body of a problem with that status, its form checked."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = cast(Json, answer.json())
+    assert set(body) <= {"type", "title", "status", "detail", "errors"}
+    assert body["status"] == status
+    assert body["type"]
+    assert body["title"]
+    assert body["detail"]
+    assert "Traceback" not in answer.text
+    return body
+
+
+def pointers(answer: httpx.Response) -> list[str]:
+    """Where a 422 says that something is wrong."""
+    errors = cast("list[dict[str, str]]", problem(answer, 422)["errors"])
+    assert all(set(error) == {"pointer", "message"} and error["message"] for error in errors)
+    return sorted(error["pointer"] for error in errors)
