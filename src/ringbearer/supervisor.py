@@ -156,34 +156,53 @@ class _Supervisor:
         sys.stdout.flush()
 
     def _welcome(self) -> str:
+        settings = self._settings
+        command = _command()
         if self._key_file is None:
-            key, told = "$RINGBEARER_ADMIN_KEY", "the admin key is the one in RINGBEARER_ADMIN_KEY"
+            told = "The admin key is the one in RINGBEARER_ADMIN_KEY."
         else:
-            key, told = (
-                f"$(cat {self._key_file})",
-                f"the admin key is in {self._key_file} (readable by you only)",
-            )
-        shown = f"  Its value, shown this once: {self._new_key}\n" if self._new_key else ""
+            told = f"The admin key is in {self._key_file} (readable by you only)."
+        if self._new_key is not None:
+            told += f"\n  Its value, shown this once: {self._new_key}"
+        store = "SQLite in " + str(settings.data_dir) if settings.embedded else "PostgreSQL"
+        exports = ""
+        if self._address != "http://127.0.0.1:8200":
+            exports += f"  export RINGBEARER_URL={self._address}\n"
+        if self._key_file is None:
+            exports += "  export RINGBEARER_KEY=$RINGBEARER_ADMIN_KEY\n"
+        elif settings.data_dir != Path("data"):
+            exports += f"  export RINGBEARER_KEY=$(cat {self._key_file})\n"
+        allowed = ", ".join(settings.allow_networks)
         return f"""
 Ringbearer is ready at {self._address} (API documentation: {self._address}/docs)
-  Store: {self._settings.store_url.partition("@")[2] or self._settings.store_url}
-  {told[0].upper()}{told[1:]}.
-{shown}
-Your first webhook, in another terminal:
+  Events are kept by {store}; {settings.workers} worker(s); private networks that deliveries may reach: {allowed or "none"}.
+  {told}
 
-  export RINGBEARER_KEY={key}
-  export RINGBEARER_URL={self._address}
-  ringbearer receive --port 9000                     # a receiver that prints what arrives; leave it running
-
-  ringbearer suppliers put demo                      # in a third terminal, with the same two exports
-  ringbearer endpoints create demo http://127.0.0.1:9000/
-  ringbearer publish --supplier demo --type booking.confirmed --data '{{"booking": 42}}'
-
-  Private addresses such as 127.0.0.1 are refused unless allowed: RINGBEARER_ALLOW_NETWORKS=127.0.0.0/8 (now:
-  {", ".join(self._settings.allow_networks) or "none"}).
+Your first webhook, in another terminal in this directory:
+{"" if allowed else _ALLOW_FIRST}
+{exports}  {command} receive --port 9000 &
+  {command} suppliers put demo
+  {command} endpoints create demo http://127.0.0.1:9000/
+  {command} publish --supplier demo --type booking.confirmed --data '{{"booking": 42}}'
+  {command} deliveries list
 
 Ctrl-C stops it; what is in flight may finish.
 """
+
+
+_ALLOW_FIRST = """
+  (A receiver on this machine has a private address, and those are refused unless allowed. To try it here, stop
+  this with Ctrl-C and start again with: RINGBEARER_ALLOW_NETWORKS=127.0.0.0/8 make up)
+"""
+
+
+def _command() -> str:
+    """How this program is called from here."""
+    beside = Path(sys.executable).parent / "ringbearer"
+    found = shutil.which("ringbearer")
+    if found is not None and Path(found).exists():
+        return "ringbearer"
+    return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 def _as_environment(settings: Settings) -> dict[str, str]:

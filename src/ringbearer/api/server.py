@@ -3,11 +3,13 @@
 import asyncio
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import uvicorn
 import uvloop
+from litestar.types import HTTPScope
 
 from ringbearer.api.app import create_app
 from ringbearer.api.auth import Authenticator
@@ -117,7 +119,7 @@ class Front:
                 return await self._ingest.batch(scope, receive, send)
             if method == "GET" and await self._probes.answered(path, send):
                 return None
-        return await self._management(scope, receive, send)
+        return await self._management(cast(HTTPScope, scope), receive, send)
 
 
 class _Server(uvicorn.Server):
@@ -128,7 +130,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _inherited() -> Sequence[socket.socket] | None:
+def _inherited() -> list[socket.socket] | None:
     """The listening socket of the supervising process, if there is one."""
     descriptor = os.environ.get(SOCKET_DESCRIPTOR)
     return None if descriptor is None else [socket.socket(fileno=int(descriptor))]

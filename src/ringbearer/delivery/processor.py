@@ -83,7 +83,13 @@ class HighPerformanceWebhookProcessor:
             if len(leases) == 1:
                 _log.exception("delivery %s could not be prepared", leases[0].delivery_id)
                 return [_unsendable(leases[0], DEFAULT_RETRY_SCHEDULE, error)]
-        return [outcome for lease in leases for outcome in self.begin([lease])]
+        return [outcome for lease in leases for outcome in self._begin_alone(lease)]
+
+    def _begin_alone(self, lease: Lease) -> list[Outcome]:
+        try:
+            return self.begin([lease])
+        except StoreUnavailable:  # others of its batch are on their way already
+            return [Outcome(lease=lease, state=State.READY)]
 
     def _begin(self, leases: Sequence[Lease]) -> list[Outcome]:
         known = self._cache.lookup({lease.supplier_id for lease in leases})

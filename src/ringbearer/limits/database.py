@@ -1,6 +1,6 @@
 """Rate limits in the store: one short transaction per batch that has limited endpoints at all."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from sqlalchemy import text
@@ -47,5 +47,5 @@ class DatabaseRateLimiter(RateLimiter):
         return times
 
 
-def _rows(rows: list[tuple[str, ...]]) -> dict[str, str]:
+def _rows(rows: Sequence[tuple[str, ...]]) -> dict[str, str]:
     return {"rows": msgspec.json.encode(rows).decode()}
