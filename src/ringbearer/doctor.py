@@ -51,7 +51,9 @@ def _variables(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def _data_dir(path: Path) -> Iterator[Finding]:
     if not path.exists():
-        yield Finding("ok", "data directory", f"{path.absolute()} does not exist yet; the first start makes it")
+        yield Finding(
+            "ok", "data directory", f"{path.absolute()} does not exist yet; the first start makes it"
+        )
         return
     if not os.access(path, os.W_OK | os.X_OK):
         yield Finding("error", "data directory", f"{path.absolute()} cannot be written to by this user")
@@ -76,7 +78,9 @@ def _open_files(settings: Settings) -> Iterator[Finding]:
             f"`ulimit -n {need}`, or set fewer slots",
         )
     else:
-        yield Finding("ok", "open files", f"{soft} files may be open, which is enough for {settings.slots} slots")
+        yield Finding(
+            "ok", "open files", f"{soft} files may be open, which is enough for {settings.slots} slots"
+        )
 
 
 def _port(settings: Settings) -> Iterator[Finding]:
@@ -118,7 +122,9 @@ def _store(settings: Settings) -> Iterator[Finding]:
                 behind = pending(connection)
             yield Finding("ok", "store", f"{storage!r} answers")
             if behind:
-                yield Finding("warning", "schema", "not up to date; run `ringbearer migrate`, or `ringbearer up`")
+                yield Finding(
+                    "warning", "schema", "not up to date; run `ringbearer migrate`, or `ringbearer up`"
+                )
             else:
                 yield Finding("ok", "schema", "up to date")
                 yield from _durability(settings, storage)
@@ -133,7 +139,8 @@ def _durability(settings: Settings, storage: Storage) -> Iterator[Finding]:
         return
     with storage.database.read() as connection:
         values = {
-            name: connection.execute(text(f"SHOW {name}")).scalar_one() for name in ("fsync", "synchronous_commit")
+            name: connection.execute(text(f"SHOW {name}")).scalar_one()
+            for name in ("fsync", "synchronous_commit")
         }
         number = int(connection.execute(text("SHOW server_version_num")).scalar_one())
     for name, value in values.items():

@@ -67,8 +67,8 @@ class Publisher:
 
     async def stop(self) -> None:
         """Commit what waits, then end."""
-        while self._waiting:
-            await asyncio.sleep(0.01)
+        if self._waiting:
+            await asyncio.wait([future for _, future in self._waiting])
         if self._committer is not None:
             self._committer.cancel()
             await asyncio.gather(self._committer, return_exceptions=True)
@@ -258,9 +258,9 @@ def _problems(event: NewEvent, now: int) -> list[tuple[str, str]]:
     for name, value in (("timestamp", event.timestamp), ("deliver_at", event.deliver_at)):
         if value is not None and value.tzinfo is None:
             found.append((f"/{name}", "expected a time with a zone, as in 2027-06-19T14:00:00Z"))
-    if event.deliver_at is not None and event.deliver_at.tzinfo is not None:
-        if clock.from_datetime(event.deliver_at) > now + _MAX_AHEAD:
-            found.append(("/deliver_at", "expected a time within the next 366 days"))
+    later = event.deliver_at
+    if later is not None and later.tzinfo is not None and clock.from_datetime(later) > now + _MAX_AHEAD:
+        found.append(("/deliver_at", "expected a time within the next 366 days"))
     for name, key, most in (
         ("idempotency_key", event.idempotency_key, _MAX_IDEMPOTENCY_KEY),
         ("ordering_key", event.ordering_key, _MAX_ORDERING_KEY),

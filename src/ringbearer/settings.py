@@ -77,9 +77,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return key_file(self.data_dir / "secret.key")
 
 
-def load(
-    overrides: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
-) -> Settings:
+def load(overrides: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """The settings; raises ConfigurationError that names the field, what was expected and where it came from.
 
     `overrides` may hold `config`, the path of the file to read instead of `ringbearer.toml`.

@@ -81,10 +81,9 @@ class _Supervisor:
             loop.add_signal_handler(number, self._stopping.set)
         ours, theirs = os.pipe()
         environment = self._environment(ours)
-        keepers = [asyncio.create_task(self._keep("serve", environment, (ours, self._listener.fileno())))]
-        for _ in range(self._settings.workers):
-            keepers.append(asyncio.create_task(self._keep("work", environment, (ours,))))
-        keepers.append(asyncio.create_task(self._announce()))
+        work = [self._keep("work", environment, (ours,)) for _ in range(self._settings.workers)]
+        serve = self._keep("serve", environment, (ours, self._listener.fileno()))
+        keepers = [asyncio.create_task(keeper) for keeper in (serve, *work, self._announce())]
         await self._stopping.wait()
         _log.info("stopping: what is in flight may finish")
         for child in self._children:

@@ -180,10 +180,8 @@ class Courier:
         queued = 1
         while queued:
             queued, succeeded, failed = self._multi.info_read()
-            for curl in succeeded:
-                returns.append(self._return(curl, 0, ""))
-            for curl, code, message in failed:
-                returns.append(self._return(curl, code, message))
+            returns += [self._return(curl, 0, "") for curl in succeeded]
+            returns += [self._return(curl, code, message) for curl, code, message in failed]
         return returns
 
     def _return(self, curl: pycurl.Curl, code: int, message: str) -> Return:

@@ -1,11 +1,11 @@
 """A delivery: one event on its way to one endpoint; its states, its legal moves, its attempts.
 
- waiting ──first of its ordering key──▸ ready
- ready ──claim──▸ leased ──2xx──▸ delivered ──replay──▸ ready
-   ▲                │ ├─retry──▸ scheduled ──due──▸ ready
-   │                │ ├─give up─▸ dead ──replay──▸ ready
-   │                │ └─endpoint disabled─▸ held ──enabled──▸ ready
-   └─released, or lease expired─┘     (any but leased and finished) ──cancel──▸ cancelled
+waiting ──first of its ordering key──▸ ready
+ready ──claim──▸ leased ──2xx──▸ delivered ──replay──▸ ready
+  ▲                │ ├─retry──▸ scheduled ──due──▸ ready
+  │                │ ├─give up─▸ dead ──replay──▸ ready
+  │                │ └─endpoint disabled─▸ held ──enabled──▸ ready
+  └─released, or lease expired─┘     (any but leased and finished) ──cancel──▸ cancelled
 """
 
 from datetime import datetime

@@ -68,7 +68,8 @@ class PrometheusMetrics:
         self._claim_seconds = histogram("ringbearer_claim_seconds", "Time to lease a batch.")
         self._settle_seconds = histogram("ringbearer_settle_seconds", "Time to settle a batch.")
         self._accept_to_send = histogram(
-            "ringbearer_accept_to_send_seconds", "From acceptance to the first byte sent, first attempts only."
+            "ringbearer_accept_to_send_seconds",
+            "From acceptance to the first byte sent, first attempts only.",
         )
         self._send_seconds = histogram("ringbearer_send_seconds", "Whole exchanges with receivers.")
         self._workers = Gauge(

@@ -53,7 +53,9 @@ class SocketBell(Bell):
 
     def _listen(self, path: Path) -> None:
         if len(os.fsencode(path)) > _MAX_PATH:
-            _log.warning("%s is too long a name for a socket: new work is found within a second instead", path)
+            _log.warning(
+                "%s is too long a name for a socket: new work is found within a second instead", path
+            )
             return
         path.unlink(missing_ok=True)
         self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -130,4 +132,6 @@ class PostgresBell(Bell):
                 connection.close()
 
     def _connect(self) -> psycopg.Connection:
-        return psycopg.connect(self._url, autocommit=True, connect_timeout=5, application_name="ringbearer-bell")
+        return psycopg.connect(
+            self._url, autocommit=True, connect_timeout=5, application_name="ringbearer-bell"
+        )
