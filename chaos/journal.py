@@ -17,23 +17,26 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._lines: list[bytes] = []
+        self._appended = self._written = 0
         self._flush: asyncio.Task[None] | None = None
 
     async def write(self, entry: msgspec.Struct) -> None:
         """Append one line, and wait until it is on the disk."""
         self._lines.append(_encode(entry))
-        while self._flush is not None:  # its lines were taken already: ours go with the next one
+        self._appended += 1
+        mine = self._appended
+        while self._written < mine:
+            if self._flush is None:
+                self._flush = asyncio.create_task(self._write_out())
             await asyncio.shield(self._flush)
-            if not self._lines:
-                return
-        self._flush = asyncio.create_task(self._write_out())
-        await asyncio.shield(self._flush)
 
     async def _write_out(self) -> None:
         await asyncio.sleep(0)  # whoever is about to write comes along
         lines, self._lines = self._lines, []
+        upto = self._appended
         try:
             await asyncio.to_thread(self._to_disk, b"\n".join(lines) + b"\n")
+            self._written = upto
         finally:
             self._flush = None
 

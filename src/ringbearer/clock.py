@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 SECOND = 1_000_000
 """Microseconds in a second: stored times are whole microseconds since 1970-01-01 UTC."""
@@ -22,6 +23,17 @@ def monotonic() -> float:
 def to_datetime(microseconds: int) -> datetime:
     """The stored time as an aware UTC datetime, exact to the microsecond."""
     return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def to_rfc3339(microseconds: int) -> str:
+    """The stored time as RFC 3339 in UTC, with all six digits of the fraction."""
+    seconds, fraction = divmod(microseconds, SECOND)
+    return f"{_second(seconds)}.{fraction:06d}Z"
+
+
+@lru_cache(256)  # events come thick and fast within the same few seconds
+def _second(seconds: int) -> str:
+    return to_datetime(seconds * SECOND).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def from_datetime(moment: datetime) -> int:

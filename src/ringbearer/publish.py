@@ -4,16 +4,15 @@ import asyncio
 import hashlib
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 
 import msgspec
 
 from ringbearer import clock, failpoints, ids
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.domain.endpoints import EVENT_TYPE, MAX_EVENT_TYPE
-from ringbearer.domain.events import MAX_DATA_BYTES, NewEvent
+from ringbearer.domain.events import NewEvent
 from ringbearer.domain.suppliers import SUPPLIER_ID
 from ringbearer.errors import InvalidInput, NotFound, Overloaded, StoreUnavailable
 from ringbearer.priority import lane_of
@@ -52,7 +51,7 @@ class Publisher:
         self._ledger = ledger
         self._queue = queue
         self._telemetry = telemetry
-        self._waiting: deque[tuple[Sequence[Admission], asyncio.Future[list[Accepted]]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._events_waiting = 0
         self._arrived = asyncio.Event()
         self._store_thread = ThreadPoolExecutor(1, thread_name_prefix="accept")
@@ -67,28 +66,42 @@ class Publisher:
 
     async def stop(self) -> None:
         """Commit what waits, then end."""
-        if self._waiting:
-            await asyncio.wait([future for _, future in self._waiting])
+        while self._waiting:
+            await self.commit([])  # whoever waited before this has been answered then
         if self._committer is not None:
             self._committer.cancel()
             await asyncio.gather(self._committer, return_exceptions=True)
         self._store_thread.shutdown()
+
+    def offer(self, event: NewEvent, answered: "Answered") -> bool:
+        """Accept one event without waiting: `answered` is called with what became of it.
+
+        Returns False, and does nothing, when the supplier has to be loaded first: then `publish` it. Raises
+        InvalidInput, NotFound (the supplier) and Overloaded.
+        """
+        hit, subscriptions = self._cache.peek(event.supplier_id)
+        if not hit:
+            return False
+        self._enqueue([admit(event, subscriptions, clock.now())], answered)
+        return True
 
     async def publish(self, event: NewEvent) -> Accepted:
         """Accept one event; returns when it is on the disk.
 
         Raises InvalidInput, NotFound (the supplier), Overloaded and StoreUnavailable.
         """
-        hit, subscriptions = self._cache.peek(event.supplier_id)
-        if not hit:
-            subscriptions = await self._cache.get(event.supplier_id)
+        subscriptions = await self._cache.get(event.supplier_id)
         (accepted,) = await self.commit([admit(event, subscriptions, clock.now())])
         return accepted
 
     async def publish_batch(
         self, events: Sequence[NewEvent | InvalidInput]
     ) -> list[Accepted | InvalidInput | NotFound]:
-        """Accept many events at once; each refused one is answered with its error, in input order."""
+        """Accept many events at once, all in one transaction; answers stand in input order.
+
+        An event that is not valid is answered with its error and does not keep the others out. Raises Overloaded
+        and StoreUnavailable: then none was accepted.
+        """
         suppliers = {event.supplier_id for event in events if isinstance(event, NewEvent)}
         known = await asyncio.to_thread(self._cache.lookup, suppliers)
         now = clock.now()
@@ -103,22 +116,33 @@ class Publisher:
                 answers.append(None)
             except (InvalidInput, NotFound) as error:
                 answers.append(error)
-        groups = [admissions[i : i + MAX_GROUP] for i in range(0, len(admissions), MAX_GROUP)]
-        accepted = iter([answer for group in groups for answer in await self.commit(group)])
+        accepted = iter(await self.commit(admissions) if admissions else ())
         return [next(accepted) if answer is None else answer for answer in answers]
 
     async def commit(self, admissions: Sequence[Admission]) -> list[Accepted]:
         """Wait until these are committed, all in one transaction."""
+        future: asyncio.Future[list[Accepted]] = asyncio.get_running_loop().create_future()
+
+        def answered(answer: list[Accepted] | Exception) -> None:
+            if future.done():
+                return  # its publisher went away
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        self._enqueue(admissions, answered)
+        return await future
+
+    def _enqueue(self, admissions: Sequence[Admission], answered: "Answered") -> None:
         if self._events_waiting + len(admissions) > MAX_WAITING:
             self._telemetry.emit(EventsRefused(len(admissions), "overloaded"))
             raise Overloaded(
                 f"{self._events_waiting} events wait for the store already; try again in a moment"
             )
-        future: asyncio.Future[list[Accepted]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((admissions, future))
+        self._waiting.append((admissions, answered))
         self._events_waiting += len(admissions)
         self._arrived.set()
-        return await future
 
     async def _commit_forever(self) -> None:
         loop = asyncio.get_running_loop()
@@ -144,13 +168,10 @@ class Publisher:
     def _next_group(self) -> "list[_Waiting]":
         group: list[_Waiting] = []
         size = 0
-        while self._waiting and size < MAX_GROUP:
-            admissions, future = self._waiting.popleft()
-            self._events_waiting -= len(admissions)
-            if future.cancelled():
-                continue  # its publisher went away before anything was promised
-            group.append((admissions, future))
-            size += len(admissions)
+        while self._waiting and (not group or size + len(self._waiting[0][0]) <= MAX_GROUP):
+            group.append(self._waiting.popleft())
+            size += len(group[-1][0])
+        self._events_waiting -= size
         if not self._waiting:
             self._arrived.clear()
         return group
@@ -181,9 +202,8 @@ class Publisher:
 
     def _answer(self, group: "list[_Waiting]", answers: list[list[Accepted]], seconds: float) -> None:
         duplicates = deliveries = events = 0
-        for (_, future), answer in zip(group, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+        for (_, answered), answer in zip(group, answers, strict=True):
+            answered(answer)
             for accepted in answer:
                 if accepted.duplicate:
                     duplicates += 1
@@ -194,15 +214,16 @@ class Publisher:
 
     def _fail(self, group: "list[_Waiting]", error: Exception) -> None:
         count = 0
-        for admissions, future in group:
+        for admissions, answered in group:
             count += len(admissions)
-            if not future.done():
-                future.set_exception(error)
+            answered(error)
         self._telemetry.emit(StoreFailed("accept", str(error)))
         self._telemetry.emit(EventsRefused(count, "store_failed"))
 
 
-_Waiting = tuple[Sequence[Admission], "asyncio.Future[list[Accepted]]"]
+Answered = Callable[[list[Accepted] | Exception], None]
+"""Is told, in the event loop, what became of the admissions that waited together; must not raise."""
+_Waiting = tuple[Sequence[Admission], Answered]
 
 
 def admit(event: NewEvent, subscriptions: Subscriptions | None, now: int) -> Admission:
@@ -210,29 +231,25 @@ def admit(event: NewEvent, subscriptions: Subscriptions | None, now: int) -> Adm
 
     Raises InvalidInput with every problem found, or NotFound for an unknown supplier.
     """
-    problems = _problems(event, now)
+    problems = _problems(event, subscriptions, now)
     if problems:
         raise InvalidInput(problems[0][1], problems)
     if subscriptions is None:
         raise NotFound(
             f"there is no supplier {event.supplier_id!r}; create it with PUT /v1/suppliers/{event.supplier_id}"
         )
-    endpoints = tuple(
-        (endpoint_id, target.endpoint.enabled)
-        for endpoint_id, target in subscriptions.targets.items()
-        if target.endpoint.wants(event.type)
-    )
     keyed = event.idempotency_key is not None
     deliver_at = clock.from_datetime(event.deliver_at) if event.deliver_at is not None else None
+    happened_at = clock.from_datetime(event.timestamp) if event.timestamp is not None else now
     return Admission(
         event_id=ids.event(),
         supplier_id=event.supplier_id,
         type=event.type,
-        timestamp=_rfc3339(event.timestamp or clock.to_datetime(now)),
+        timestamp=clock.to_rfc3339(happened_at),
         data=bytes(event.data).decode(),
         lane=lane_of(event.priority),
         accepted_at=now,
-        endpoints=endpoints,
+        endpoints=subscriptions.wanting(event.type),
         deliver_at=deliver_at if deliver_at is not None and deliver_at > now else None,
         ordering_key=event.ordering_key,
         idempotency_key=event.idempotency_key,
@@ -242,45 +259,59 @@ def admit(event: NewEvent, subscriptions: Subscriptions | None, now: int) -> Adm
     )
 
 
-def _problems(event: NewEvent, now: int) -> list[tuple[str, str]]:
+def _problems(event: NewEvent, subscriptions: Subscriptions | None, now: int) -> list[tuple[str, str]]:
+    """What is wrong with an event. What a known supplier already got is not looked at again."""
     found: list[tuple[str, str]] = []
-    if not SUPPLIER_ID.fullmatch(event.supplier_id):
+    if subscriptions is None and not SUPPLIER_ID.fullmatch(event.supplier_id):
         found.append(("/supplier_id", "expected 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'"))
-    if len(event.type) > MAX_EVENT_TYPE or not EVENT_TYPE.fullmatch(event.type):
+    if (subscriptions is None or event.type not in subscriptions.matched) and (
+        len(event.type) > MAX_EVENT_TYPE or not EVENT_TYPE.fullmatch(event.type)
+    ):
         found.append(
             (
                 "/type",
                 "expected words of letters, digits, '_' and '-' joined by dots, as in booking.confirmed",
             )
         )
-    if not bytes(event.data):
+    if not event.data:
         found.append(("/data", "expected any JSON value"))
-    for name, value in (("timestamp", event.timestamp), ("deliver_at", event.deliver_at)):
-        if value is not None and value.tzinfo is None:
-            found.append((f"/{name}", "expected a time with a zone, as in 2027-06-19T14:00:00Z"))
-    later = event.deliver_at
-    if later is not None and later.tzinfo is not None and clock.from_datetime(later) > now + _MAX_AHEAD:
-        found.append(("/deliver_at", "expected a time within the next 366 days"))
-    for name, key, most in (
-        ("idempotency_key", event.idempotency_key, _MAX_IDEMPOTENCY_KEY),
-        ("ordering_key", event.ordering_key, _MAX_ORDERING_KEY),
-    ):
-        if key is not None and not (0 < len(key) <= most and _PRINTABLE.fullmatch(key)):
-            found.append((f"/{name}", f"expected 1 to {most} characters without control characters"))
-    if len(event.tags) > _MAX_TAGS:
-        found.append(("/tags", f"expected at most {_MAX_TAGS} tags"))
-    for index, tag in enumerate(event.tags[:_MAX_TAGS]):
-        if not (0 < len(tag) <= _MAX_TAG and _PRINTABLE.fullmatch(tag)):
-            found.append(
-                (f"/tags/{index}", f"expected 1 to {_MAX_TAG} characters without control characters")
-            )
+    if event.timestamp is not None or event.deliver_at is not None:
+        found += _time_problems(event, now)
+    if event.idempotency_key is not None or event.ordering_key is not None:
+        found += _key_problems(event)
+    if event.tags:
+        found += _tag_problems(event.tags)
     return found
 
 
-def data_too_large(event: NewEvent) -> bool:
-    """Whether the event's data exceed the 256 KiB that one event may carry."""
-    return len(bytes(event.data)) > MAX_DATA_BYTES
+def _time_problems(event: NewEvent, now: int) -> list[tuple[str, str]]:
+    found = [
+        (f"/{name}", "expected a time with a zone, as in 2027-06-19T14:00:00Z")
+        for name, value in (("timestamp", event.timestamp), ("deliver_at", event.deliver_at))
+        if value is not None and value.tzinfo is None
+    ]
+    later = event.deliver_at
+    if later is not None and later.tzinfo is not None and clock.from_datetime(later) > now + _MAX_AHEAD:
+        found.append(("/deliver_at", "expected a time within the next 366 days"))
+    return found
 
 
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def _key_problems(event: NewEvent) -> list[tuple[str, str]]:
+    return [
+        (f"/{name}", f"expected 1 to {most} characters without control characters")
+        for name, key, most in (
+            ("idempotency_key", event.idempotency_key, _MAX_IDEMPOTENCY_KEY),
+            ("ordering_key", event.ordering_key, _MAX_ORDERING_KEY),
+        )
+        if key is not None and not (0 < len(key) <= most and _PRINTABLE.fullmatch(key))
+    ]
+
+
+def _tag_problems(tags: tuple[str, ...]) -> list[tuple[str, str]]:
+    if len(tags) > _MAX_TAGS:
+        return [("/tags", f"expected at most {_MAX_TAGS} tags")]
+    return [
+        (f"/tags/{index}", f"expected 1 to {_MAX_TAG} characters without control characters")
+        for index, tag in enumerate(tags)
+        if not (0 < len(tag) <= _MAX_TAG and _PRINTABLE.fullmatch(tag))
+    ]

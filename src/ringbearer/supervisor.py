@@ -32,6 +32,7 @@ _RESTART_FIRST = 0.25
 _RESTART_MOST = 30.0
 _STABLE_SECONDS = 10.0  # a child that lived so long starts its backoff from the beginning
 _READY_POLL = 0.05
+_KILL_SECONDS = 10.0  # after the grace time, for a process that hangs
 
 
 def up(settings: Settings) -> None:
@@ -86,12 +87,19 @@ class _Supervisor:
         keepers = [asyncio.create_task(keeper) for keeper in (serve, *work, self._announce())]
         await self._stopping.wait()
         _log.info("stopping: what is in flight may finish")
-        for child in self._children:
-            with contextlib.suppress(ProcessLookupError):
-                child.terminate()
-        await asyncio.gather(*keepers)
+        self._signal(signal.SIGTERM)
+        _, unfinished = await asyncio.wait(keepers, timeout=self._settings.stop_grace + _KILL_SECONDS)
+        if unfinished:
+            _log.error("a process does not stop, it is killed; its leases run out and are taken up again")
+            self._signal(signal.SIGKILL)
+            await asyncio.wait(unfinished)
         os.close(ours)
         os.close(theirs)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for child in self._children:
+            with contextlib.suppress(ProcessLookupError):
+                child.send_signal(number)
 
     def _environment(self, pipe: int) -> dict[str, str]:
         metrics = self._settings.data_dir.absolute() / "run" / "metrics"

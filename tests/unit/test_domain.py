@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringbearer import clock, ids
@@ -35,6 +35,7 @@ def test_matching_by_example(pattern: str, event_type: str, wanted: bool) -> Non
     assert matches([pattern], event_type) is wanted
 
 
+@settings(deadline=None)
 @given(TYPES)
 def test_every_type_matches_itself_the_star_and_its_own_prefixes(event_type: str) -> None:
     assert EVENT_TYPE.fullmatch(event_type)
@@ -46,12 +47,14 @@ def test_every_type_matches_itself_the_star_and_its_own_prefixes(event_type: str
     assert not matches([event_type + ".*"], event_type)
 
 
+@settings(deadline=None)
 @given(TYPES, TYPES)
 def test_a_prefix_pattern_matches_only_types_below_it(prefix: str, event_type: str) -> None:
     below = event_type.split(".")[: prefix.count(".") + 1] == prefix.split(".") and event_type != prefix
     assert matches([prefix + ".*"], event_type) is below
 
 
+@settings(deadline=None)
 @given(st.lists(TYPES | TYPES.map(lambda text: text + ".*")), TYPES)
 def test_a_list_matches_when_any_of_its_patterns_does(patterns: list[str], event_type: str) -> None:
     assert matches(patterns, event_type) is any(matches([pattern], event_type) for pattern in patterns)
@@ -99,12 +102,14 @@ def test_everything_unfinished_can_be_cancelled() -> None:
 # ── ids ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=0, max_value=ids.MAX_FANOUT - 1))
 def test_a_delivery_id_leads_back_to_its_event(ordinal: int) -> None:
     event_id = ids.event()
     assert ids.event_of(ids.delivery(event_id, ordinal)) == event_id
 
 
+@settings(deadline=None)
 @given(*[st.integers(min_value=0, max_value=ids.MAX_FANOUT - 1)] * 2)
 def test_an_events_deliveries_sort_by_ordinal(first: int, second: int) -> None:
     event_id = ids.event()
@@ -124,6 +129,7 @@ def test_an_id_lies_between_the_floors_of_the_moments_around_it() -> None:
     assert ids.floor("evt", before) <= event_id < ids.floor("evt", after)
 
 
+@settings(deadline=None)
 @given(*[st.integers(min_value=0, max_value=2**48 * 1000 - 1)] * 2)
 def test_floors_are_in_the_order_of_time(first: int, second: int) -> None:
     assert (ids.floor("evt", first) < ids.floor("evt", second)) is (first // 1000 < second // 1000)
@@ -136,11 +142,13 @@ def test_the_floor_of_a_time_before_1970_is_the_lowest() -> None:
 # ── times ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=-(10**16), max_value=10**17))
 def test_a_stored_time_survives_the_way_through_a_datetime(microseconds: int) -> None:
     assert clock.from_datetime(clock.to_datetime(microseconds)) == microseconds
 
 
+@settings(deadline=None)
 @given(st.datetimes(timezones=st.timezones()))
 def test_a_stored_time_is_the_same_moment_in_every_zone(moment: datetime) -> None:
     assert clock.from_datetime(moment) == clock.from_datetime(moment.astimezone(UTC))

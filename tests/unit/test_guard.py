@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringbearer.delivery.guard import BLOCKED_PORTS, Guard
@@ -204,6 +204,7 @@ def test_accepted_in_the_form_that_is_sent(url: str, sent: str) -> None:
 URLISH = st.text(st.sampled_from("htps:/@#?[]%\\.-_0127xf①。ßü\t\n ae"), max_size=40) | st.text(max_size=60)
 
 
+@settings(deadline=None)
 @given(URLISH)
 def test_any_text_is_refused_or_becomes_a_url_that_is_read_in_one_way(text: str) -> None:
     for url in (text, "http://" + text, "https://example.com" + text):
@@ -238,6 +239,7 @@ def _check_host(host: str) -> None:
     assert STRICT.check_address(host) is None
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=4, network="127.0.0.0/8") | st.ip_addresses(v=4, network="10.0.0.0/8"))
 def test_no_legacy_spelling_of_a_private_address_is_accepted(address: IPv4Address) -> None:
     number = int(address)
@@ -398,6 +400,7 @@ def test_public_addresses_may_be_dialled(address: str) -> None:
     assert STRICT.check_address(address) is None
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=4) | st.ip_addresses(v=6))
 def test_nothing_is_dialled_that_the_standard_library_calls_private(
     address: IPv4Address | IPv6Address,
@@ -405,6 +408,7 @@ def test_nothing_is_dialled_that_the_standard_library_calls_private(
     assert STRICT.check_address(str(address)) is not None or _is_public(address)
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=4))
 def test_an_embedded_address_is_judged_like_itself(address: IPv4Address) -> None:
     allowed = STRICT.check_address(str(address)) is None
@@ -414,6 +418,7 @@ def test_an_embedded_address_is_judged_like_itself(address: IPv4Address) -> None
         assert STRICT.check_address(wrapped) is not None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_what_is_no_address_is_never_dialled(text: str) -> None:
     if STRICT.check_address(text) is None:

@@ -5,7 +5,7 @@ import re
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringbearer.delivery.outcome import (
@@ -253,6 +253,7 @@ def test_every_code_has_its_sentence() -> None:
     assert codes | {"aborted", "transport_error"} == set(_SENTENCES)
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=1, max_value=200), st.text(max_size=500), st.integers(0, 200))
 def test_an_error_is_short_and_printable_on_one_line(curl_code: int, message: str, os_errno: int) -> None:
     text = error(_failed(curl_code, message.replace("\ud800", ""), os_errno=os_errno))
@@ -284,6 +285,7 @@ def test_kept_body(body: bytes, kept: str | None) -> None:
     assert record(_answer(body=body)).response_body == kept
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200).map(lambda part: part * 60))
 def test_a_kept_body_is_bounded_text_without_nul(body: bytes) -> None:
     kept = record(_answer(body=body)).response_body or ""
@@ -334,6 +336,7 @@ def test_headers_are_bounded_case_53() -> None:
     assert len(_headers(_answer(lines=repeated))["a"]) <= MAX_KEPT_HEADER_BYTES
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40) | st.sampled_from([b"\r\n", b"HTTP/1.1 200\r\n", b"A: b\r\n"])))
 def test_any_lines_become_a_bounded_json_object(lines: list[bytes]) -> None:
     stored = record(_answer(lines=lines)).response_headers

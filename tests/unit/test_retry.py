@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringbearer import clock
@@ -184,6 +184,7 @@ RETRY_AFTER = (
 )
 
 
+@settings(deadline=None)
 @given(
     status=st.integers(100, 999),
     retry_after=RETRY_AFTER,

@@ -6,7 +6,7 @@ import time
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -54,6 +54,7 @@ def test_the_published_public_key_belongs_to_the_private_one() -> None:
     assert public_key(PAIR_SECRET) == public_key(_seed_of(PAIR_SECRET)) == PAIR_PUBLIC
 
 
+@settings(deadline=None)
 @given(
     key=st.binary(min_size=24, max_size=64),
     data=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.integers()),
@@ -138,6 +139,7 @@ def test_refused_secrets_are_named_but_not_repeated(secret: str, signing: Signin
     assert len(secret) < 10 or secret[7:] not in sentence + str(raised.value)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200), st.sampled_from(["hmac", "ed25519"]), st.sampled_from(["", "whsec_", "whsk_"]))
 def test_any_text_is_either_taken_or_refused(text: str, signing: Signing, prefix: str) -> None:
     try:

@@ -1,5 +1,7 @@
 """Ingest: the two publishing routes as plain ASGI, since every event of the busiest day comes through here."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,12 +17,17 @@ from ringbearer.storage.ledger import Accepted
 Scope = dict[str, Any]
 Receive = Any
 Send = Any
+Headers = dict[bytes, bytes]
+ResponseHeaders = list[tuple[bytes, bytes]]
+Response = tuple[int, ResponseHeaders, bytes]
+Answer = Callable[[int, ResponseHeaders, bytes], None]
 
-_MAX_EVENT_BYTES = MAX_DATA_BYTES + 64 * 1024  # the data, and what else an event says
+MAX_EVENT_BYTES = MAX_DATA_BYTES + 64 * 1024
+"""Of a request with one event: its data, and what else it says."""
 _decode = msgspec.json.Decoder(NewEvent).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
-_JSON = [(b"content-type", b"application/json")]
+_JSON: ResponseHeaders = [(b"content-type", b"application/json")]
 
 
 class Rejected(msgspec.Struct):
@@ -45,54 +52,101 @@ class Ingest:
     def __init__(self, *, publisher: Publisher, authenticator: Authenticator) -> None:
         self._publisher = publisher
         self._authenticator = authenticator
+        self._slow: set[asyncio.Task[None]] = set()
+
+    def begin(self, headers: Headers, raw: bytes, answer: Answer) -> None:
+        """Accept one event; `answer` is called with the response, at once or when the event is committed.
+
+        The usual case, a key and a supplier that are in memory, costs no task and no future.
+        """
+        try:
+            key = self._authenticator.cached(headers.get(b"authorization"))
+            if key is not None:
+                require(key, Action.PUBLISH)
+                event = _single(headers, raw)
+                if self._publisher.offer(event, lambda became: _respond(event, became, answer)):
+                    return
+        except Exception as error:
+            _refuse(error, answer)
+            return
+        task = asyncio.get_running_loop().create_task(self._slowly(headers, raw, answer))
+        self._slow.add(task)
+        task.add_done_callback(self._slow.discard)
+
+    async def _slowly(self, headers: Headers, raw: bytes, answer: Answer) -> None:
+        """The same with a key or a supplier that has to be looked up."""
+        try:
+            await self._authorise(headers)
+            event = _single(headers, raw)
+            accepted = await self._publisher.publish(event)
+        except Exception as error:
+            _refuse(error, answer)
+        else:
+            _respond(event, [accepted], answer)
 
     async def one(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """POST /v1/events."""
+        """POST /v1/events, by ASGI."""
+        response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+        def answer(status: int, headers: ResponseHeaders, body: bytes) -> None:
+            if not response.done():
+                response.set_result((status, headers, body))
+
+        headers = dict(scope["headers"])
         try:
-            headers = await self._authorised(scope)
-            _expect_type(headers, b"application/json")
-            raw = await _body(receive, headers, _MAX_EVENT_BYTES)
-            event = _event(raw)
-            key = headers.get(b"idempotency-key")
-            if key is not None:
-                event.idempotency_key = _same_key(event.idempotency_key, key)
-            accepted = await self._publisher.publish(event)
-            if accepted.contradiction:
-                raise _contradiction(event)
-            duplicate = b"true" if accepted.duplicate else b"false"
-            payload = b'{"id":"%b","deliveries":%d,"duplicate":%b}' % (
-                accepted.event_id.encode(),
-                accepted.deliveries,
-                duplicate,
-            )
+            raw = await _body(receive, headers, MAX_EVENT_BYTES)
         except Exception as error:
-            await _refuse(send, error)
-            return
-        await _answer(send, 202, _JSON, payload)
+            _refuse(error, answer)
+        else:
+            self.begin(headers, raw, answer)
+        await _send(send, *await response)
 
     async def batch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """POST /v1/events/batch."""
+        """POST /v1/events/batch, by ASGI."""
+        headers = dict(scope["headers"])
         try:
-            headers = await self._authorised(scope)
+            await self._authorise(headers)
             kind = _expect_type(headers, b"application/x-ndjson", b"application/json", b"application/jsonl")
             raw = await _body(receive, headers, MAX_BATCH_BYTES)
             events = [_event_or_error(part) for part in _parts(raw, array=kind == b"application/json")]
             answers = await self._publisher.publish_batch(events)
-            payload = _encode(_batch_answer(events, answers))
+            response: Response = 202, _JSON, _encode(_batch_answer(events, answers))
         except Exception as error:
-            await _refuse(send, error)
-            return
-        await _answer(send, 202, _JSON, payload)
+            response = _refusal(error)
+        await _send(send, *response)
 
-    async def _authorised(self, scope: Scope) -> dict[bytes, bytes]:
-        headers = dict(scope["headers"])
+    async def _authorise(self, headers: Headers) -> None:
         presented = headers.get(b"authorization")
         key = self._authenticator.cached(presented) or await self._authenticator.authenticate(presented)
         require(key, Action.PUBLISH)
-        return headers
 
 
-def _expect_type(headers: dict[bytes, bytes], *kinds: bytes) -> bytes:
+def _single(headers: Headers, raw: bytes) -> NewEvent:
+    """The event of a request for one; raises Refusal and InvalidInput."""
+    _expect_type(headers, b"application/json")
+    event = _event(raw)
+    key = headers.get(b"idempotency-key")
+    if key is not None:
+        event.idempotency_key = _same_key(event.idempotency_key, key)
+    return event
+
+
+def _respond(event: NewEvent, became: list[Accepted] | Exception, answer: Answer) -> None:
+    """Tell a publisher what became of its event; never raises."""
+    if isinstance(became, Exception):
+        return _refuse(became, answer)
+    accepted = became[0]
+    if accepted.contradiction:
+        return _refuse(_contradiction(event), answer)
+    body = b'{"id":"%b","deliveries":%d,"duplicate":%b}' % (
+        accepted.event_id.encode(),
+        accepted.deliveries,
+        b"true" if accepted.duplicate else b"false",
+    )
+    return answer(202, _JSON, body)
+
+
+def _expect_type(headers: Headers, *kinds: bytes) -> bytes:
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding.lower() != b"identity":
         raise Refusal(415, "the body must not be encoded: send it without Content-Encoding")
@@ -103,7 +157,7 @@ def _expect_type(headers: dict[bytes, bytes], *kinds: bytes) -> bytes:
     return kind
 
 
-async def _body(receive: Receive, headers: dict[bytes, bytes], most: int) -> bytes:
+async def _body(receive: Receive, headers: Headers, most: int) -> bytes:
     length = headers.get(b"content-length")
     if length is not None and int(length) > most:
         raise Refusal(413, f"the body may have at most {most} bytes, this one has {int(length)}")
@@ -222,13 +276,16 @@ def _contradiction(event: NewEvent) -> Conflict:
     )
 
 
-async def _refuse(send: Send, error: Exception) -> None:
-    answer = answer_to(error)
-    headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
-    await _answer(send, answer.status, headers, answer.body)
+def _refusal(error: Exception) -> Response:
+    refused = answer_to(error)
+    return refused.status, [(n.encode(), v.encode()) for n, v in refused.headers.items()], refused.body
 
 
-async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+def _refuse(error: Exception, answer: Answer) -> None:
+    answer(*_refusal(error))
+
+
+async def _send(send: Send, status: int, headers: ResponseHeaders, body: bytes) -> None:
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})

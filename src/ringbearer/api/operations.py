@@ -87,6 +87,7 @@ _ENDPOINTS = _SUPPLIER + "/endpoints"
 _ENDPOINT = _ENDPOINTS + "/{endpoint_id}"
 _CHANGE = (404, 429)
 _PLAIN = "text/plain"
+_JSON = "application/json"
 
 INGEST: tuple[Operation, ...] = (
     Operation(
@@ -116,22 +117,20 @@ INGEST: tuple[Operation, ...] = (
     ),
 )
 SERVICE: tuple[Operation, ...] = (
-    _get(
-        "/health/live", "live", "Service", "Whether the process answers.", "application/json", keys=EVERYBODY
-    ),
-    _get(
+    _get("/health/live", "live", "Service", "Whether the process answers.", _JSON, keys=EVERYBODY),
+    Operation(
+        "GET",
         "/health/ready",
         "ready",
         "Service",
         "Whether it can do its work; 503 names the part that fails.",
-        "application/json",
+        {200: _JSON, 503: _JSON},
         keys=EVERYBODY,
-        problems=(503,),
     ),
     _get("/metrics", "metrics", "Service", "Figures in Prometheus' text format.", _PLAIN, keys=EVERYBODY),
 )
 DESCRIPTION: tuple[Operation, ...] = (
-    _get("/openapi.json", "openapi", "Service", "This document.", "application/json", keys=EVERYBODY),
+    _get("/openapi.json", "openapi", "Service", "This document.", _JSON, keys=EVERYBODY),
     _get("/docs", "docs", "Service", "This document for people.", "text/html", keys=EVERYBODY),
 )
 MANAGEMENT: tuple[Operation, ...] = (

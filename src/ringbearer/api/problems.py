@@ -55,7 +55,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Refusal(RingbearerError):  # noqa: N818  named as its siblings in errors are
+class Refusal(RingbearerError):
     """A request that is refused for its form: its method, media type, size or syntax."""
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:

@@ -180,7 +180,10 @@ def _problem(kind: type[msgspec.Struct], name: str, error: Exception) -> tuple[s
     text = _first_line(error)
     steps: list[str | int] = [name]
     if found := _MSGSPEC_PATH.search(text):
-        steps += [index or key for index, key in _MSGSPEC_STEP.findall(found[1])]
+        known_part = found[1].partition("[...]")[
+            0
+        ]  # which of an object's members it is, msgspec does not say
+        steps += [index or key for index, key in _MSGSPEC_STEP.findall(known_part)]
         text = text[: found.start()]
     described = _described(kind, name)
     if described is None:

@@ -15,6 +15,7 @@ from ringbearer.api.app import create_app
 from ringbearer.api.auth import Authenticator
 from ringbearer.api.ingest import Ingest, Receive, Scope, Send
 from ringbearer.api.probes import Probes
+from ringbearer.api.protocol import protocol_for
 from ringbearer.api.services import ApiServices
 from ringbearer.app import Services, ensure_admin_key, on_stop, prepare_process
 from ringbearer.delivery.sample import send_sample
@@ -50,11 +51,12 @@ async def _serve(services: Services) -> None:
         queue=services.queue,
         telemetry=services.telemetry,
     )
+    front = Front(services, publisher)
     config = uvicorn.Config(
-        Front(services, publisher),
+        front,
         host=settings.host,
         port=settings.port,
-        http="httptools",
+        http=protocol_for(front.ingest),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -94,7 +96,7 @@ class Front:
         async def reconcile() -> None:
             await tidy(services.storage.ledger, services.queue, services.telemetry)
 
-        self._ingest = Ingest(publisher=publisher, authenticator=authenticator)
+        self.ingest = Ingest(publisher=publisher, authenticator=authenticator)
         self._probes = Probes(storage=services.storage, metrics=services.metrics)
         self._management = create_app(
             ApiServices(
@@ -114,9 +116,9 @@ class Front:
         if scope["type"] == "http":
             path, method = scope["path"], scope["method"]
             if method == "POST" and path == "/v1/events":
-                return await self._ingest.one(scope, receive, send)
+                return await self.ingest.one(scope, receive, send)
             if method == "POST" and path == "/v1/events/batch":
-                return await self._ingest.batch(scope, receive, send)
+                return await self.ingest.batch(scope, receive, send)
             if method == "GET" and await self._probes.answered(path, send):
                 return None
         return await self._management(cast(HTTPScope, scope), receive, send)

@@ -4,6 +4,7 @@ Sockets are watched by epoll. libcurl reports a kept-alive connection as unwatch
 stays registered all the same, since taking it out and in again costs two system calls per exchange.
 """
 
+import contextlib
 import select
 import socket
 from collections import deque
@@ -18,8 +19,12 @@ from ringbearer.delivery.outcome import Exchange
 
 MAX_ANSWER = 64 * 1024
 """Bytes of an answer's body that are read before the connection is given up."""
+MAX_HEADERS = 64 * 1024
+"""Bytes of header lines that are read, those of interim answers and trailers too; libcurl alone takes 6 MB."""
 _CONNECT_SECONDS = 5.0  # for name resolution, connecting and TLS together
 _KEPT_ALIVE_SECONDS = 110
+_CONNECTION_SECONDS = 600  # then it is made anew, so that a receiver that moved is followed by its name
+_UNHEARD_SECONDS = 30  # a connection whose other end acknowledges nothing for so long is dead
 _EVENTS = 512
 _WATCH = {
     pycurl.POLL_IN: select.EPOLLIN,
@@ -53,18 +58,81 @@ class Return(msgspec.Struct, gc=False):
 
 
 class _Slot:
-    """One easy handle with its buffers, used again and again."""
+    """One easy handle with its buffers and callbacks, used again and again."""
 
-    __slots__ = ("blocked", "body", "curl", "dialled", "headers", "order", "started_at")
+    __slots__ = (
+        "blocked",
+        "body",
+        "curl",
+        "dialled",
+        "header_bytes",
+        "headers",
+        "opened",
+        "order",
+        "refuse",
+        "started_at",
+        "trouble",
+    )
 
-    def __init__(self, curl: pycurl.Curl) -> None:
+    def __init__(self, curl: pycurl.Curl, refuse: Callable[[str], str | None]) -> None:
         self.curl = curl
+        self.refuse = refuse
         self.headers: list[bytes] = []
-        self.body: list[bytes] = []
+        self.header_bytes = 0
+        self.body = bytearray()
         self.order: Order | None = None
         self.started_at = 0
         self.blocked: str | None = None
+        self.trouble = ""
         self.dialled = False
+        self.opened: socket.socket | None = None
+
+    def empty(self) -> None:
+        """Forget the last exchange."""
+        self.headers.clear()
+        self.header_bytes = 0
+        self.body.clear()
+        self.blocked = None
+        self.trouble = ""
+        self.dialled = False
+
+    def take_header(self, line: bytes) -> int | None:
+        self.headers.append(line)
+        self.header_bytes += len(line)
+        return None if self.header_bytes <= MAX_HEADERS else 0
+
+    def take_body(self, chunk: bytes) -> int | None:
+        # MAXFILESIZE would stop at once when a long answer is announced, and nothing of it could be shown.
+        body = self.body
+        body += chunk
+        if len(body) <= MAX_ANSWER:
+            return None
+        del body[MAX_ANSWER:]
+        return 0
+
+    def dial(self, _purpose: int, address: tuple[int, int, int, Sequence[object]]) -> "socket.socket | int":
+        family, kind, protocol, target = address
+        reason = self.refuse(str(target[0]))
+        if reason is not None:
+            self.blocked = reason
+            return _BAD
+        self.close_opened()
+        try:
+            opened = socket.socket(family, kind, protocol)
+            self.opened = opened
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNHEARD_SECONDS * 1000)
+        except OSError as error:  # too many open files, say; what is raised here would only be printed
+            self.trouble = f"no socket: {error.strerror}"
+            return _BAD
+        self.dialled = True
+        return opened
+
+    def close_opened(self, *_: object) -> int:
+        """pycurl gives libcurl a duplicate of the socket, which is all that should be left of it."""
+        if self.opened is not None:
+            self.opened.close()
+            self.opened = None
+        return 0
 
 
 class Courier:
@@ -72,6 +140,12 @@ class Courier:
 
     `refuse` is asked before each connection, with the concrete address that is about to be dialled; what it
     returns is the reason not to. `ca_file` replaces the bundled certificate authorities.
+
+    Connections are kept for the next exchange with the same scheme, host and port, whoever's endpoint that is:
+    libcurl pools by nothing else. Two suppliers share one only if they name the same receiver; a request and
+    its answer stay together (an answer that nobody asked for ends its connection), no cookies or credentials
+    are kept, and each address was examined when it was dialled. What one of them can do to the other there is
+    what the receiver itself could.
     """
 
     def __init__(
@@ -85,6 +159,7 @@ class Courier:
         self._epoll = select.epoll()
         self._watched: dict[int, int] = {}
         self._idle: set[int] = set()
+        self._bells: set[int] = set()
         self._due: float | None = None
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
@@ -97,15 +172,23 @@ class Courier:
         return f"<Courier with {self.in_flight} of {self._slots} slots in use>"
 
     def watch(self, descriptor: int) -> None:
-        """Let `poll` end early when this descriptor becomes readable."""
-        self._epoll.register(descriptor, select.EPOLLIN)
+        """Let `poll` end early when this descriptor becomes readable.
+
+        May be called again for the same number, and must be when it belongs to another file by now.
+        """
+        self._bells.add(descriptor)
+        self._watched.pop(descriptor, None)  # what had this number before is closed
+        self._idle.discard(descriptor)
+        try:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        except FileExistsError:
+            self._epoll.modify(descriptor, select.EPOLLIN)
 
     def unwatch(self, descriptor: int) -> None:
         """The opposite of `watch`; a descriptor that is closed already is fine."""
-        try:
-            self._epoll.unregister(descriptor)
-        except (OSError, ValueError):
-            return
+        if descriptor in self._bells:  # else a connection has the number by now
+            self._bells.discard(descriptor)
+            self._unregister(descriptor)
 
     def submit(self, order: Order) -> None:
         """Begin an exchange; the caller keeps `in_flight` below the number of slots.
@@ -113,25 +196,22 @@ class Courier:
         Raises, and has begun nothing, when libcurl does not take the order.
         """
         slot = self._free.popleft() if self._free else self._new_slot()
-        slot.headers.clear()
-        slot.body.clear()
-        slot.blocked = None
-        slot.dialled = False
+        slot.empty()
         curl = slot.curl
+        milliseconds = max(1, int(order.timeout * 1000))
         try:
             curl.setopt(pycurl.URL, order.url)
             curl.setopt(pycurl.HTTPHEADER, order.headers)
             curl.setopt(pycurl.POSTFIELDS, order.body)
+            curl.setopt(pycurl.TIMEOUT_MS, milliseconds)
+            curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, int(_CONNECT_SECONDS * 1000)))
+            slot.started_at = clock.now()
+            self._multi.add_handle(curl)
         except Exception:  # something in it that libcurl does not take
             self._free.append(slot)
             raise
         slot.order = order
-        milliseconds = max(1, int(order.timeout * 1000))
-        curl.setopt(pycurl.TIMEOUT_MS, milliseconds)
-        curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, int(_CONNECT_SECONDS * 1000)))
-        slot.started_at = clock.now()
         self.in_flight += 1
-        self._multi.add_handle(curl)
 
     def poll(self, timeout: float) -> tuple[list[Return], bool]:
         """Drive everything for at most `timeout` seconds: what came to an end, and whether a watched one rang."""
@@ -140,7 +220,7 @@ class Courier:
             timeout = max(0.0, min(timeout, self._due - now))
         rang = False
         for descriptor, happened in self._epoll.poll(timeout, _EVENTS):
-            if descriptor not in self._watched:
+            if descriptor in self._bells:
                 rang = True
             elif descriptor in self._idle:
                 self._forget(descriptor)
@@ -162,6 +242,7 @@ class Courier:
                 self._multi.remove_handle(slot.curl)
                 orders.append(slot.order)
                 slot.order = None
+                self._free.append(slot)
         self.in_flight = 0
         return orders
 
@@ -170,6 +251,7 @@ class Courier:
         self.abandon()
         for slot in self._all.values():
             slot.curl.close()
+            slot.close_opened()
         self._multi.close()
         self._epoll.close()
 
@@ -197,11 +279,12 @@ class Courier:
             duration=duration,
             status=status,
             curl_code=code,
-            curl_message=message,
+            curl_message=slot.trouble or message,
             header_lines=slot.headers.copy(),
-            body=b"".join(slot.body),
+            body=bytes(slot.body),
             # One refused address among several is no reason, as long as another one could be dialled.
             blocked=None if slot.dialled else slot.blocked,
+            os_errno=int(curl.getinfo(pycurl.OS_ERRNO)) if code == pycurl.E_COULDNT_CONNECT else 0,
         )
         self._multi.remove_handle(curl)
         slot.order = None
@@ -220,6 +303,7 @@ class Courier:
         if known == what and descriptor not in self._idle:
             return
         self._idle.discard(descriptor)
+        self._bells.discard(descriptor)  # one that was closed, and had the number before
         self._watched[descriptor] = what
         if known is None:
             self._register(descriptor, what)
@@ -242,27 +326,18 @@ class Courier:
         """An idle connection became readable: closed by its server, or worse. libcurl finds out on its own."""
         self._idle.discard(descriptor)
         del self._watched[descriptor]
-        try:
+        self._unregister(descriptor)
+
+    def _unregister(self, descriptor: int) -> None:
+        with contextlib.suppress(OSError, ValueError):  # closed already
             self._epoll.unregister(descriptor)
-        except (OSError, ValueError):
-            return
 
     # ── handles ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _new_slot(self) -> _Slot:
         curl = pycurl.Curl()
-        slot = _Slot(curl)
+        slot = _Slot(curl, self._refuse)
         self._all[curl] = slot
-
-        def dial(_purpose: int, address: tuple[int, int, int, Sequence[object]]) -> "socket.socket | int":
-            family, kind, protocol, target = address
-            reason = self._refuse(str(target[0]))
-            if reason is not None:
-                slot.blocked = reason
-                return _BAD
-            slot.dialled = True
-            return socket.socket(family, kind, protocol)
-
         for option, value in (
             (pycurl.POST, 1),
             (pycurl.NOSIGNAL, 1),
@@ -276,12 +351,13 @@ class Courier:
             (pycurl.SSL_VERIFYPEER, 1),
             (pycurl.SSL_VERIFYHOST, 2),
             (pycurl.CAINFO, self._ca_file),
-            (pycurl.MAXFILESIZE, MAX_ANSWER),
             (pycurl.MAXAGE_CONN, _KEPT_ALIVE_SECONDS),
+            (pycurl.MAXLIFETIME_CONN, _CONNECTION_SECONDS),
             (pycurl.TCP_NODELAY, 1),
-            (pycurl.HEADERFUNCTION, slot.headers.append),
-            (pycurl.WRITEFUNCTION, slot.body.append),
-            (pycurl.OPENSOCKETFUNCTION, dial),
+            (pycurl.HEADERFUNCTION, slot.take_header),
+            (pycurl.WRITEFUNCTION, slot.take_body),
+            (pycurl.OPENSOCKETFUNCTION, slot.dial),
+            (pycurl.SOCKOPTFUNCTION, slot.close_opened),
         ):
             curl.setopt(option, value)
         return slot

@@ -32,6 +32,7 @@ _MAX_DETAIL = 200
 
 _NOT_STORED = frozenset({"set-cookie", "set-cookie2"})
 _BLANK = (b"\r\n", b"\n", b"")
+_END = [b"\r\n"]
 _CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd") | {0x09: " "}
 _encode = msgspec.json.Encoder().encode
 
@@ -269,22 +270,26 @@ def _headers(lines: list[bytes]) -> str | None:
     kept: dict[str, str] = {}
     left = MAX_KEPT_HEADER_BYTES
     for line in _final_block(lines):
-        name, colon, value = line.decode("latin-1").partition(":")
-        name = name.strip().lower()
         left -= len(line)
         if left < 0 or len(kept) >= MAX_KEPT_HEADERS:
             break
+        text = line.decode("latin-1").strip()
+        if not text.isprintable():
+            text = text.translate(_CONTROLS)
+        name, colon, value = text.partition(":")
+        name = name.rstrip().lower()
         if not colon or not name or name in _NOT_STORED:
             continue
-        value = value.strip()
-        if not (value.isprintable() and name.isprintable()):
-            name, value = name.translate(_CONTROLS), value.translate(_CONTROLS)
+        value = value.lstrip()
         kept[name] = f"{kept[name]}, {value}" if name in kept else value
     return _encode(kept).decode() if kept else None
 
 
 def _final_block(lines: list[bytes]) -> list[bytes]:
     """The header lines after the last status line, without those after the blank line: trailers."""
+    # Nearly always there is one answer, without trailers: then this costs a fifth of the search below.
+    if lines[-1:] == _END and lines.index(b"\r\n") == len(lines) - 1:
+        return lines[1:-1]
     start = _final_status_line(lines)
     for end in range(start + 1, len(lines)):
         if lines[end] in _BLANK:

@@ -22,6 +22,7 @@ from ringbearer.storage.vault import Vault
 MAX_ENDPOINTS_PER_SUPPLIER = 500
 """So that no single event fans out without bound."""
 
+_MAX_MATCHED = 256
 _S, _E, _X = schema.suppliers, schema.endpoints, schema.endpoint_secrets
 _dumps = msgspec.json.encode
 _Headers = msgspec.json.Decoder(dict[str, str])
@@ -34,6 +35,22 @@ class Subscriptions(msgspec.Struct, frozen=True):
     targets: dict[str, Target]
     """By the endpoint's id, oldest first."""
     version: int
+    matched: dict[str, tuple[tuple[str, bool], ...]] = msgspec.field(default_factory=dict)
+    """The event types asked for so far; a note to this object itself, at most _MAX_MATCHED of them."""
+
+    def wanting(self, event_type: str) -> tuple[tuple[str, bool], ...]:
+        """The endpoints that want an event type: the id of each, and whether it is enabled."""
+        known = self.matched.get(event_type)
+        if known is not None:
+            return known
+        wanting = tuple(
+            (endpoint_id, target.endpoint.enabled)
+            for endpoint_id, target in self.targets.items()
+            if target.endpoint.wants(event_type)
+        )
+        if len(self.matched) < _MAX_MATCHED:
+            self.matched[event_type] = wanting
+        return wanting
 
 
 class Catalog:

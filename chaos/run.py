@@ -1,0 +1,258 @@
+"""One run: everything is started, traffic flows, the nemesis rages, all is healed and drained, and judged."""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import msgspec
+from sqlalchemy import text
+
+from chaos import invariants, journal, producer, receiver
+from chaos.invariants import Evidence, Verdict
+from chaos.nemesis import RUDE, Deed, Nemesis
+from chaos.producer import Producer, Said
+from chaos.receiver import Manners, Receiver, Seen
+from chaos.service import Service, free_port, wait_for
+from ringbearer.app import open_store
+
+SECRET = "whsec_Y2hhb3MtY2hhb3MtY2hhb3MtY2hhb3MtY2hhb3MtY2g="
+SCHEDULE = [1, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+"""Seconds between attempts; long enough in all to outlast every fault."""
+LEASE_SECONDS = 3.0
+SLOTS = 64
+TIMEOUT = 2.0
+_SUPPLIERS = 6
+_POISONED = "poisoned"
+_DRAIN_SECONDS = 90.0
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What kind of run. `seconds` is how long the nemesis rages, `pause` how long between two deeds."""
+
+    seed: int
+    seconds: float
+    database_url: str | None = None
+    workers: int = 2
+    clients: int = 8
+    pause: float = 0.1
+    deed_pause: float = 1.5
+    manners: Manners = RUDE
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What a run found, and what was done in it."""
+
+    plan: Plan
+    verdict: Verdict
+    deeds: dict[str, int]
+    killed: int
+    recovered: int
+    drain_seconds: float
+    log: list[Deed]
+
+
+class Rig:
+    """A service with endpoints, a recording receiver, and what is written down of both; a context manager."""
+
+    def __init__(self, directory: Path, *, database_url: str | None = None, workers: int = 2) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.seen_file = directory / "receiver.jsonl"
+        self.paths: dict[str, str] = {}
+        self.suppliers: list[str] = []
+        self.service = Service(
+            directory,
+            database_url=database_url,
+            workers=workers,
+            slots=SLOTS,
+            lease_seconds=LEASE_SECONDS,
+            stop_grace=8,
+        )
+        self._said_files: list[Path] = []
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self) -> "Rig":
+        with contextlib.ExitStack() as stack:
+            self.receiver = stack.enter_context(
+                Receiver(receiver.Start(port=free_port(), journal=str(self.seen_file), secret=SECRET, seed=0))
+            )
+            stack.enter_context(self.service)
+            self._cleanup = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._cleanup.close()
+
+    def set_up(self) -> None:
+        """Make the suppliers and their endpoints: one or two each."""
+        with self.service.client() as client:
+            for number in range(_SUPPLIERS):
+                self._add(client, f"s{number}", endpoints=1 + number % 2)
+
+    def poison(self) -> None:
+        """F13: an endpoint whose deliveries raise in the worker, since no request to that URL can be made.
+
+        The API would not take such a URL; it is put into the store behind its back.
+        """
+        with self.service.client() as client:
+            (endpoint_id,) = self._add(client, _POISONED, endpoints=1, retry_schedule=[1, 1])
+        with open_store(self.service.settings()) as storage:
+            storage.catalog.change_endpoint(
+                _POISONED,
+                endpoint_id,
+                lambda endpoint: msgspec.structs.replace(endpoint, url=endpoint.url + "/\u2603"),
+            )
+
+    def _add(
+        self, client: httpx.Client, supplier: str, *, endpoints: int, retry_schedule: list[int] = SCHEDULE
+    ) -> list[str]:
+        client.put(f"/v1/suppliers/{supplier}", json={}).raise_for_status()
+        made = []
+        for number in range(endpoints):
+            path = f"/{supplier}/{number}"
+            answer = client.post(
+                f"/v1/suppliers/{supplier}/endpoints",
+                json={
+                    "url": f"http://127.0.0.1:{self.receiver.port}{path}",
+                    "secret": SECRET,
+                    "retry_schedule": retry_schedule,
+                    "timeout": TIMEOUT,
+                },
+            )
+            answer.raise_for_status()
+            made.append(answer.json()["id"])
+            self.paths[made[-1]] = path
+        self.suppliers.append(supplier)
+        return made
+
+    @contextmanager
+    def traffic(self, *, seed: int, clients: int = 8, pause: float = 0.1) -> Iterator[Producer]:
+        """Publish for the time of the block."""
+        file = self.directory / f"producer-{len(self._said_files)}.jsonl"
+        self._said_files.append(file)
+        start = producer.Start(
+            port=self.service.port,
+            key=self._key(),
+            journal=str(file),
+            seed=seed,
+            suppliers=self.suppliers,
+            clients=clients,
+            pause=pause,
+        )
+        with Producer(start) as publishing:
+            yield publishing
+            publishing.stop()
+
+    def _key(self) -> str:
+        key = self.service.settings().admin_key
+        assert key is not None
+        return key
+
+    def said(self) -> list[Said]:
+        """What the producers wrote down so far."""
+        return [said for file in self._said_files for said in journal.read(file, Said)]
+
+    def seen(self) -> list[Seen]:
+        """What the receiver wrote down so far."""
+        return journal.read(self.seen_file, Seen)
+
+    def accepted(self) -> int:
+        """How many events were accepted so far."""
+        return len({said.uid for said in self.said() if said.what == "accepted"})
+
+    def drain(self) -> float:
+        """Wait until nothing is left to do; returns after how many seconds. Raises TimeoutError."""
+        began = time.monotonic()
+        with open_store(self.service.settings()) as storage:
+
+            def left() -> dict[str, int]:
+                query = text("SELECT state, count(*) AS n FROM jobs WHERE state <> 'dead' GROUP BY state")
+                with storage.database.read() as connection:
+                    return {row.state: row.n for row in connection.execute(query)}
+
+            try:
+                wait_for(lambda: not left(), _DRAIN_SECONDS, "the queue to drain")
+            except TimeoutError:
+                raise TimeoutError(f"the queue does not drain: {left()}") from None
+        return time.monotonic() - began
+
+    def judge(self, *, workers_lost: int = 0) -> Verdict:
+        """Check every invariant."""
+        with open_store(self.service.settings()) as storage:
+            rows, depth, jobs = invariants.read_store(storage)
+        evidence = Evidence(
+            said=self.said(),
+            seen=self.seen(),
+            rows=rows,
+            depth=depth,
+            jobs=jobs,
+            paths=self.paths,
+            tries=len(SCHEDULE) + 1,
+            workers_lost=workers_lost,
+            in_flight=workers_lost * SLOTS,
+        )
+        return invariants.judge(evidence)
+
+    def logged(self) -> list[dict[str, object]]:
+        """What the service logged, line by line."""
+        found: list[dict[str, object]] = []
+        for line in self.service.log.read_bytes().splitlines():
+            with contextlib.suppress(msgspec.DecodeError):
+                entry = msgspec.json.decode(line)
+                if isinstance(entry, dict):
+                    found.append(entry)
+        return found
+
+    def failures(self) -> Counter[object]:
+        """The exit codes of children that ended although nobody had asked them to, by code."""
+        ended = "a process ended by itself, it is started again"
+        return Counter(entry.get("exit_code") for entry in self.logged() if entry["event"] == ended)
+
+    def recovered(self) -> int:
+        """How many leases of lost workers were taken back."""
+        rescued = "leases of a lost worker were rescued"
+        found = [entry["deliveries"] for entry in self.logged() if entry["event"] == rescued]
+        return sum(n for n in found if isinstance(n, int))
+
+
+def run(plan: Plan, directory: Path, tell: Callable[[str], None] = lambda line: None) -> Report:
+    """Do the whole run in a directory of its own; `tell` hears how it goes."""
+    with Rig(directory, database_url=plan.database_url, workers=plan.workers) as rig:
+        rig.service.start()
+        rig.set_up()
+        rig.poison()
+        nemesis = Nemesis(
+            rig.service,
+            rig.receiver,
+            seed=plan.seed,
+            log=directory / "nemesis.jsonl",
+            lease_seconds=LEASE_SECONDS,
+            postgres=plan.database_url,
+        )
+        rig.receiver.behave(plan.manners)
+        with rig.traffic(seed=plan.seed, clients=plan.clients, pause=plan.pause):
+            deadline = time.monotonic() + plan.seconds
+            while (left := deadline - time.monotonic()) > 0:
+                nemesis.rage(min(left, 10.0), pause=plan.deed_pause)
+                deeds = ", ".join(f"{n} × {what}" for what, n in sorted(nemesis.counts.items()))
+                tell(f"{max(0.0, left - 10):4.0f} s to go; {rig.accepted()} events accepted; {deeds}")
+            nemesis.heal()
+        tell("healed; draining")
+        drained = rig.drain()
+        verdict = rig.judge(workers_lost=nemesis.workers_lost)
+        failed = sum(n for code, n in rig.failures().items() if code not in {0, -9})
+        if failed:
+            verdict.violations.append(f"{failed} processes ended by themselves: see {rig.service.log}")
+        return Report(
+            plan=plan,
+            verdict=verdict,
+            deeds=dict(nemesis.counts),
+            killed=nemesis.killed,
+            recovered=rig.recovered(),
+            drain_seconds=round(drained, 1),
+            log=nemesis.deeds,
+        )

@@ -1,0 +1,105 @@
+"""The connection's protocol: single events skip ASGI, since every event of the busiest day comes through here.
+
+uvicorn's own protocol makes a scope, a cycle and a task per request, which costs more than accepting the event.
+A plain `POST /v1/events` with a Content-Length is answered here without any of them; everything else, and
+whatever is unusual (chunked bodies, 100-continue, pipelining), goes uvicorn's way to the same handlers.
+"""
+
+from http import HTTPStatus
+from typing import cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from ringbearer.api.ingest import MAX_EVENT_BYTES, Ingest
+
+_PATH = b"/v1/events"
+_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class _EventCycle:
+    """One event on a connection; stands where uvicorn keeps its cycle, with the same attributes."""
+
+    __slots__ = (
+        "body",
+        "disconnected",
+        "headers",
+        "keep_alive",
+        "message_event",
+        "more_body",
+        "protocol",
+        "response_complete",
+    )
+
+    def __init__(self, protocol: "EventProtocol", headers: dict[bytes, bytes], keep_alive: bool) -> None:
+        self.protocol = protocol
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.body = b""
+        self.more_body = True
+        self.response_complete = False
+        self.disconnected = False
+        self.message_event = self
+
+    def set(self) -> None:
+        """uvicorn's signal that there is more to read; the end of the body is all that matters here."""
+
+    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Write the response in one piece."""
+        if self.response_complete or self.disconnected:
+            return
+        self.response_complete = True
+        parts = [_STATUS[status]]
+        parts += [b"%b: %b\r\n" % header for header in self.protocol.server_state.default_headers]
+        parts += [b"%b: %b\r\n" % header for header in headers]
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts.append(b"content-length: %d\r\n\r\n%b" % (len(body), body))
+        self.protocol.transport.write(b"".join(parts))
+        if not self.keep_alive:
+            self.protocol.transport.close()
+        self.protocol.on_response_complete()
+
+
+class EventProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with a shorter way for single events. `ingest` is set by `protocol_for`."""
+
+    ingest: Ingest
+
+    def on_message_begin(self) -> None:
+        """Keep the request's head; the scope is made when it turns out to be needed."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
+    def on_headers_complete(self) -> None:
+        """Choose the way."""
+        if self.url == _PATH and self.parser.get_method() == b"POST" and self._is_plain():
+            headers = dict(self.headers)
+            length = headers.get(b"content-length")
+            if length is not None and int(length) <= MAX_EVENT_BYTES and b"transfer-encoding" not in headers:
+                cycle = _EventCycle(self, headers, self.parser.should_keep_alive())
+                self.cycle = cast(RequestResponseCycle, cycle)
+                return
+        url, headers_read, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url = url
+        self.headers.extend(headers_read)
+        self.expect_100_continue = expects
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Hand the event over."""
+        cycle = cast(object, self.cycle)
+        if isinstance(cycle, _EventCycle):
+            self.ingest.begin(cycle.headers, cycle.body, cycle.answer)
+        else:
+            super().on_message_complete()
+
+    def _is_plain(self) -> bool:
+        idle = self.cycle is None or self.cycle.response_complete
+        return idle and not self.expect_100_continue and not self.parser.should_upgrade()
+
+
+def protocol_for(ingest: Ingest) -> type[EventProtocol]:
+    """The protocol class for a server with this ingest."""
+    return type("EventProtocol", (EventProtocol,), {"ingest": ingest})
