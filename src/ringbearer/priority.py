@@ -27,12 +27,11 @@ class Shares:
 
     def quotas(self, slots: int) -> list[int]:
         """How many slots each lane may fill; they add up to `slots`."""
+        quotas = [weight * slots // self._total for weight in self._weights]
         for lane, weight in enumerate(self._weights):
-            self._credit[lane] += weight * slots
-        quotas = [credit // self._total for credit in self._credit]
-        order = sorted(range(len(quotas)), key=lambda lane: -(self._credit[lane] % self._total))
-        for lane in order[: slots - sum(quotas)]:
+            self._credit[lane] += weight * slots - quotas[lane] * self._total
+        for _ in range(slots - sum(quotas)):
+            lane = max(range(len(quotas)), key=self._credit.__getitem__)
             quotas[lane] += 1
-        for lane, quota in enumerate(quotas):
-            self._credit[lane] -= quota * self._total
+            self._credit[lane] -= self._total
         return quotas

@@ -25,7 +25,7 @@ MAX_GROUP = 1_000
 """Events in one transaction."""
 MAX_WAITING = 20_000
 """Events that may wait for the store; one more is refused, and the publisher told to come again."""
-GROUP_WAIT = 0.003
+GROUP_WAIT = 0.005
 """Seconds that the first event of a group waits for company."""
 
 _MAX_IDEMPOTENCY_KEY = 256
@@ -66,9 +66,8 @@ class Publisher:
 
     async def stop(self) -> None:
         """Commit what waits, then end."""
-        while self._waiting:
-            await self.commit([])  # whoever waited before this has been answered then
         if self._committer is not None:
+            await self.commit([])  # whoever came before this, waiting or under way, has been answered then
             self._committer.cancel()
             await asyncio.gather(self._committer, return_exceptions=True)
         self._store_thread.shutdown()

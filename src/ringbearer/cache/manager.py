@@ -59,6 +59,7 @@ class WebhookCacheManager:
         """Whether the supplier is in the cache, and what is known of it; never blocks."""
         try:
             entry = self._entries[supplier_id]
+            self._entries.move_to_end(supplier_id)
         except KeyError:
             return False, None
         return True, entry

@@ -97,9 +97,11 @@ class _Slot:
         self.dialled = False
 
     def take_header(self, line: bytes) -> int | None:
-        self.headers.append(line)
         self.header_bytes += len(line)
-        return None if self.header_bytes <= MAX_HEADERS else 0
+        if self.header_bytes > MAX_HEADERS:
+            return 0
+        self.headers.append(line)
+        return None
 
     def take_body(self, chunk: bytes) -> int | None:
         # MAXFILESIZE would stop at once when a long answer is announced, and nothing of it could be shown.
@@ -343,6 +345,7 @@ class Courier:
             (pycurl.NOSIGNAL, 1),
             (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
             (pycurl.FOLLOWLOCATION, 0),
+            (pycurl.PATH_AS_IS, 1),  # dots and all, as it was registered
             (pycurl.PROXY, ""),  # an empty proxy: none, whatever the environment says
             (pycurl.NETRC, pycurl.NETRC_IGNORED),
             (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS),

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import cast
 
+import msgspec
+
 from ringbearer import clock
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.delivery.courier import Courier, Return
@@ -22,6 +24,16 @@ from ringbearer.telemetry import AttemptMade, AttemptsMade, Telemetry
 _log = logging.getLogger(__name__)
 _SHARE = 0.1  # of the slots, for one endpoint: a hanging one must not hold them all
 _FULL_PAUSE = 0.5  # seconds until a delivery of an endpoint that uses all its share is looked at again
+_LONGEST_LINE = 30 * clock.SECOND  # how far those pauses are spread when many deliveries stand in line
+_FIRST_GUESS = clock.SECOND // 10  # how long an exchange takes, before one has shown it
+
+
+class _Line(msgspec.Struct, gc=False):
+    """What stands in line for an endpoint that uses all its share: when its last one is looked at again."""
+
+    last: int = 0
+    exchange: int = _FIRST_GUESS
+    """Microseconds that the endpoint's latest exchange took."""
 
 
 class HighPerformanceWebhookProcessor:
@@ -49,6 +61,7 @@ class HighPerformanceWebhookProcessor:
         self._share = max(1, int(slots * _SHARE))
         self._busy: Counter[str] = Counter()
         self._paused: dict[str, int] = {}
+        self._lines: dict[str, _Line] = {}
         self._random = random.Random()  # noqa: S311  jitter, not a secret
         self.gone: dict[str, str] = {}
         """Endpoints whose receiver said that they are gone, with the reason; whoever reads it empties it."""
@@ -96,20 +109,25 @@ class HighPerformanceWebhookProcessor:
         now = clock.now()
         outcomes: list[Outcome] = []
         admitted: list[tuple[Lease, Route]] = []
-        for lease in leases:
-            verdict = self._admit(lease, known[lease.supplier_id], now)
-            if isinstance(verdict, Route):
-                admitted.append((lease, verdict))
-            else:
-                outcomes.append(verdict)
-        for lease, route in self._within_rate(admitted, outcomes, now):
+        try:
+            for lease in leases:
+                verdict = self._admit(lease, known[lease.supplier_id], now)
+                if isinstance(verdict, Route):
+                    admitted.append((lease, verdict))
+                else:
+                    outcomes.append(verdict)
+            fitting = self._within_rate(admitted, outcomes, now)
+        except BaseException:
+            for lease, _ in admitted:
+                self._vacate(lease.endpoint_id)
+            raise
+        for lease, route in fitting:
             try:
                 self._courier.submit(route.order(lease, clock.now()))
             except Exception as error:  # one delivery that cannot be put together must not stop the others
                 _log.exception("delivery %s could not be put together", lease.delivery_id)
+                self._vacate(lease.endpoint_id)
                 outcomes.append(_unsendable(lease, route.endpoint.retry_schedule, error))
-            else:
-                self._busy[lease.endpoint_id] += 1
         return outcomes
 
     def poll(self, timeout: float) -> tuple[list[Outcome], bool]:
@@ -118,7 +136,7 @@ class HighPerformanceWebhookProcessor:
         if not returns:
             return [], rang
         attempts: list[AttemptMade] = []
-        outcomes = [self._judge(returned, attempts) for returned in returns]
+        outcomes = [self._outcome(returned, attempts) for returned in returns]
         self._telemetry.emit(AttemptsMade(attempts))
         return outcomes, rang
 
@@ -140,7 +158,8 @@ class HighPerformanceWebhookProcessor:
             return Outcome(lease=lease, state=State.CANCELLED, reason="its endpoint was deleted")
         endpoint = target.endpoint
         if not endpoint.enabled or endpoint.id in self.gone:
-            return Outcome(lease=lease, state=State.HELD, reason=endpoint.disabled_reason)
+            reason = endpoint.disabled_reason or self.gone.get(endpoint.id)
+            return Outcome(lease=lease, state=State.HELD, reason=reason)
         if lease.attempt - lease.attempt_base > len(endpoint.retry_schedule) + 1:
             return Outcome(lease=lease, state=State.DEAD, reason="its worker was lost on every attempt")
         until = self._paused.get(endpoint.id, 0)
@@ -148,12 +167,43 @@ class HighPerformanceWebhookProcessor:
             return _later(lease, until, "the receiver asked for a pause")
         if until:
             del self._paused[endpoint.id]
-        if self._busy[endpoint.id] >= min(endpoint.max_concurrency or self._share, self._slots):
-            pause = _FULL_PAUSE * (0.5 + self._random.random())
+        route = self._routes.of(target)
+        limit = min(endpoint.max_concurrency or self._share, self._slots)
+        if not self._occupy(endpoint.id, limit, now):
             return _later(
-                lease, now + int(pause * clock.SECOND), "its endpoint has as many in flight as it may"
+                lease, self._in_line(endpoint.id, limit, now), "its endpoint has its share in flight"
             )
-        return self._routes.of(target)
+        return route
+
+    def _occupy(self, endpoint_id: str, limit: int, now: int) -> bool:
+        """Take one of the exchanges that an endpoint may have in flight, if one is free."""
+        busy = self._busy[endpoint_id]
+        if busy >= limit:
+            return False
+        self._busy[endpoint_id] = busy + 1
+        line = self._lines.get(endpoint_id)
+        if line is not None and line.last <= now:
+            del self._lines[endpoint_id]
+        return True
+
+    def _vacate(self, endpoint_id: str) -> None:
+        busy = self._busy[endpoint_id]
+        if busy > 1:
+            self._busy[endpoint_id] = busy - 1
+        else:
+            del self._busy[endpoint_id]
+
+    def _in_line(self, endpoint_id: str, limit: int, now: int) -> int:
+        """When a delivery that found no free exchange is to come again.
+
+        Twice as many come as can be served, so that none stays free; were they all to come at once, a long
+        line would be claimed and put back over and over, at the cost of everybody else.
+        """
+        line = self._lines.get(endpoint_id)
+        if line is None:
+            line = self._lines[endpoint_id] = _Line()
+        line.last = min(max(line.last, now) + line.exchange // (2 * limit), now + _LONGEST_LINE)
+        return line.last + int(_FULL_PAUSE * (0.5 + self._random.random()) * clock.SECOND)
 
     def _within_rate(
         self, admitted: list[tuple[Lease, Route]], outcomes: list[Outcome], now: int
@@ -171,14 +221,26 @@ class HighPerformanceWebhookProcessor:
             if allowed_at <= now:
                 fitting.append((lease, route))
             else:
+                self._vacate(lease.endpoint_id)
                 outcomes.append(_later(lease, allowed_at, "its endpoint's rate limit"))
         return fitting
 
-    def _judge(self, returned: Return, attempts: list[AttemptMade]) -> Outcome:
+    def _outcome(self, returned: Return, attempts: list[AttemptMade]) -> Outcome:
         lease, route = cast(tuple[Lease, Route], returned.order.token)
+        self._vacate(lease.endpoint_id)
+        if self._lines:
+            line = self._lines.get(lease.endpoint_id)
+            if line is not None:
+                line.exchange = returned.exchange.duration
+        try:
+            return self._judge(lease, route, returned, attempts)
+        except Exception as error:  # an answer that we fail to understand must not stop the others
+            _log.exception("the answer to delivery %s could not be judged", lease.delivery_id)
+            return _unsendable(lease, route.endpoint.retry_schedule, error)
+
+    def _judge(self, lease: Lease, route: Route, returned: Return, attempts: list[AttemptMade]) -> Outcome:
         exchange = returned.exchange
         endpoint = route.endpoint
-        self._busy[lease.endpoint_id] -= 1
         verdict = judge(
             exchange,
             attempt=lease.attempt - lease.attempt_base,
@@ -219,7 +281,7 @@ def _unsendable(lease: Lease, schedule: Sequence[float], error: Exception) -> Ou
         started_at=now,
         duration=0,
         status_code=None,
-        error=f"internal_error: the request could not be put together ({type(error).__name__})",
+        error=f"internal_error: the request or its answer could not be handled ({type(error).__name__})",
         response_body=None,
         response_headers=None,
     )

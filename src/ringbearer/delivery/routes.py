@@ -70,4 +70,4 @@ def _route(target: Target) -> Route:
 
 
 def _header(name: str, value: str) -> str:
-    return f"{name}: {value}" if value else f"{name};"  # libcurl's way to send an empty one
+    return f"{name}: {value}" if value.strip() else f"{name};"  # libcurl's way to send an empty one

@@ -1,8 +1,11 @@
 """The worker: one plain thread that claims, sends and settles in batches, and meets nobody per delivery."""
 
+import contextlib
 import logging
+import socket
 import threading
 from collections import Counter
+from collections.abc import Sequence
 
 from ringbearer import clock, failpoints, ids
 from ringbearer.cache.manager import WebhookCacheManager
@@ -19,8 +22,8 @@ _log = logging.getLogger(__name__)
 
 _EXTENDS_PER_LEASE = 3  # two may fail before a lease runs out
 _LOOK_SECONDS = 1.0  # a lost ring of the bell costs at most this
-_CLAIM_GAP = 0.010  # between two claims while work flows: fewer, larger batches
-_SETTLE_GAP = 0.020
+_CLAIM_GAP = 0.020  # between two claims while work flows: fewer, larger batches
+_SETTLE_GAP = 0.040
 _SETTLE_MOST = 500
 _STORE_PAUSE = 0.5
 
@@ -62,7 +65,8 @@ class Worker:
         self._stopping = threading.Event()
         self._ear: int | None = None
         self._hungry = True
-        self._next_claim = self._next_look = self._next_settle = 0.0
+        self._waker: socket.socket | None = None
+        self._next_claim = self._next_look = self._next_settle = self._settle_again = 0.0
         self._next_extend = clock.monotonic() + self._extend_seconds
 
     def __repr__(self) -> str:
@@ -71,17 +75,27 @@ class Worker:
     def stop(self) -> None:
         """Ask it to stop; may be called from any thread, or a signal handler."""
         self._stopping.set()
+        waker = self._waker
+        if waker is not None:
+            with contextlib.suppress(OSError):  # it has ended already, or was woken often enough
+                waker.send(b"!")
 
     def run(self) -> None:
         """Work until stopped."""
         _log.info("worker started", extra={"worker": self.id, "slots": self._slots})
+        self._waker, woken = socket.socketpair()
+        self._waker.setblocking(False)
         try:
+            self._processor.watch(woken.fileno())
             while not self._stopping.is_set():
                 self._turn()
+            self._processor.unwatch(woken.fileno())
             self._finish()
         finally:
             self._processor.close()
             self._bell.close()
+            self._waker.close()
+            woken.close()
         _log.info("worker stopped", extra={"worker": self.id})
 
     # ── one turn ────────────────────────────────────────────────────────────────────────────────────────
@@ -123,12 +137,11 @@ class Worker:
         """Watch the bell's descriptor, which is another one after the bell had to connect anew."""
         self._bell.hush()
         ear = self._bell.fileno()
-        if ear != self._ear:
-            if self._ear is not None:
-                self._processor.unwatch(self._ear)
-            if ear is not None:
-                self._processor.watch(ear)
-            self._ear = ear
+        if ear != self._ear and self._ear is not None:
+            self._processor.unwatch(self._ear)
+        if ear is not None:
+            self._processor.watch(ear)  # also when it has the same number, which may be another connection's
+        self._ear = ear
 
     def _claim(self, now: float) -> None:
         room = self._room()
@@ -139,8 +152,8 @@ class Worker:
         )
         try:
             leases = self._queue.claim(demand)
-        except StoreUnavailable as error:
-            self._store_failed("claim", error)
+        except Exception as error:
+            self._failed("claim", error)
             self._next_claim = now + _STORE_PAUSE
             return
         after = clock.monotonic()
@@ -157,7 +170,7 @@ class Worker:
         try:
             self._add(self._processor.begin(leases))
         except StoreUnavailable as error:
-            self._store_failed("load", error)
+            self._failed("load", error)
             self._next_claim = clock.monotonic() + _STORE_PAUSE
             self._add([Outcome(lease=lease, state=State.READY) for lease in leases])
 
@@ -174,7 +187,8 @@ class Worker:
         now = clock.monotonic()
         if self._next_settle == 0.0:
             self._next_settle = now + _SETTLE_GAP
-        if now >= self._next_settle or len(self._unsettled) >= _SETTLE_MOST:
+        enough = len(self._unsettled) >= _SETTLE_MOST and now >= self._settle_again
+        if now >= self._next_settle or enough:
             self._settle()
 
     def _settle(self) -> bool:
@@ -185,21 +199,54 @@ class Worker:
         try:
             settled = self._queue.settle(batch, now=clock.now())
         except StoreUnavailable as error:
-            self._store_failed("settle", error)
-            self._next_settle = clock.monotonic() + _STORE_PAUSE
-            return False
+            return self._postpone_settling(error)
+        except Exception:
+            _log.exception("a batch of outcomes could not be written down; now they are, one by one")
+            return self._settle_singly(batch)
         failpoints.reach("worker.settled")
+        self._settled(batch, settled, began)
+        return True
+
+    def _settled(self, batch: Sequence[Outcome], settled: set[str], began: float) -> None:
+        """Forget the outcomes at the head of the line, which were written down."""
         del self._unsettled[: len(batch)]
         self._next_settle = 0.0
         if len(self._held) == self._slots:
             self._hungry = True
         for outcome in batch:
-            self._held.pop(outcome.lease.delivery_id, None)
+            if self._held.get(outcome.lease.delivery_id) is outcome.lease:  # not one that was claimed anew
+                del self._held[outcome.lease.delivery_id]
         states = Counter(o.state for o in batch if o.lease.delivery_id in settled)
         self._telemetry.emit(
             DeliveriesSettled(dict(states), len(batch) - len(settled), clock.monotonic() - began)
         )
+
+    def _settle_singly(self, batch: Sequence[Outcome]) -> bool:
+        """Write down each outcome by itself, so that one that cannot be does not hold up the others."""
+        for outcome in batch:
+            began = clock.monotonic()
+            try:
+                settled = self._settle_one(outcome)
+            except StoreUnavailable as error:
+                return self._postpone_settling(error)
+            self._settled([outcome], settled, began)
         return True
+
+    def _settle_one(self, outcome: Outcome) -> set[str]:
+        """Write down an outcome, if need be without what the receiver said."""
+        for shape in (outcome, _stripped(outcome)):
+            try:
+                return self._queue.settle([shape], now=clock.now())
+            except StoreUnavailable:
+                raise
+            except Exception:
+                _log.exception("the outcome of %s could not be written down", outcome.lease.delivery_id)
+        return set()  # its lease runs out, and it is sent again
+
+    def _postpone_settling(self, error: StoreUnavailable) -> bool:
+        self._failed("settle", error)
+        self._next_settle = self._settle_again = clock.monotonic() + _STORE_PAUSE
+        return False
 
     def _disable_gone(self) -> None:
         """Disable endpoints that said they are gone; their deliveries are held by whoever claims them next."""
@@ -207,8 +254,8 @@ class Worker:
             try:
                 self._catalog.set_enabled([endpoint_id], enabled=False, reason=reason)
                 self._cache.refresh()
-            except StoreUnavailable as error:
-                self._store_failed("disable", error)
+            except Exception as error:
+                self._failed("disable", error)
                 return
             del self._processor.gone[endpoint_id]
             _log.warning("endpoint disabled", extra={"endpoint": endpoint_id, "reason": reason})
@@ -218,27 +265,53 @@ class Worker:
         until = clock.now() + self._lease
         try:
             self._queue.extend(list(self._held.values()), until=until)
-        except StoreUnavailable as error:
-            self._store_failed("extend", error)
+        except Exception as error:
+            self._failed("extend", error)
 
-    def _store_failed(self, during: str, error: StoreUnavailable) -> None:
+    def _failed(self, during: str, error: Exception) -> None:
+        """Tell that the store did not do something, which is tried again; what it did not expect, in full."""
+        if not isinstance(error, StoreUnavailable):
+            _log.error("%s failed unexpectedly", during, exc_info=error)
         self._telemetry.emit(StoreFailed(during, str(error)))
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _finish(self) -> None:
         """Let what is in flight end within the grace time, then give back the rest."""
+        if self._ear is not None:
+            self._processor.unwatch(self._ear)
         deadline = clock.monotonic() + self._grace
         while self._processor.in_flight and clock.monotonic() < deadline:
             outcomes, _ = self._processor.poll(min(0.1, max(0.0, deadline - clock.monotonic())))
             self._add(outcomes)
             self._settle_when_due()
+            if clock.monotonic() >= self._next_extend:
+                self._extend()
         self._unsettled += [
             Outcome(lease=lease, state=State.READY, record=_broken_off())
             for lease in self._processor.abandon()
         ]
-        while self._unsettled and self._settle():
-            pass
+        while self._unsettled:
+            if not self._settle():
+                if clock.monotonic() >= deadline:
+                    _log.error("%d outcomes were not written down; they are sent again", len(self._unsettled))
+                    return
+                self._processor.poll(_STORE_PAUSE)
+
+
+def _stripped(outcome: Outcome) -> Outcome:
+    """The outcome without anything that came from outside."""
+    record = outcome.record
+    if record is not None:
+        record = Record(
+            started_at=record.started_at,
+            duration=record.duration,
+            status_code=record.status_code,
+            error="unstorable_answer: what came back could not be stored",
+            response_body=None,
+            response_headers=None,
+        )
+    return Outcome(lease=outcome.lease, state=outcome.state, due_at=outcome.due_at, record=record)
 
 
 def _broken_off() -> Record:

@@ -42,7 +42,7 @@ MOVES: dict[State, frozenset[State]] = {
     State.SCHEDULED: frozenset({State.READY, State.HELD, State.CANCELLED}),
     State.HELD: frozenset({State.READY, State.SCHEDULED, State.WAITING, State.CANCELLED}),
     State.DELIVERED: frozenset({State.READY}),
-    State.DEAD: frozenset({State.READY, State.HELD, State.CANCELLED}),
+    State.DEAD: frozenset({State.READY, State.WAITING}),
     State.CANCELLED: frozenset(),
 }
 """The only legal moves: from each state to those it may become."""

@@ -11,7 +11,7 @@ from ringbearer import clock
 from ringbearer.domain.endpoints import RateLimit
 
 MAX_REMEMBERED = 1_000
-"""Sends that are remembered per endpoint; a faster limit is kept as that many in a proportional period."""
+"""Sends that are remembered per endpoint; a faster limit is kept as its n-th part in each n-th of its period."""
 
 
 class RateLimiter(ABC):
@@ -26,26 +26,36 @@ class RateLimiter(ABC):
         """
 
 
+_CLOCK_JUMP = 60 * clock.SECOND  # more than two hosts differ by, or than one waits for the store
+
+
 def slots(history: Sequence[int], limit: RateLimit, count: int, now: int) -> tuple[list[int], list[int]]:
     """When `count` sends may go out, and the history once those that may go out now have.
 
-    `history` holds the stored times of earlier sends, oldest first.
+    `history` holds the stored times of earlier sends, oldest first. Whoever sent last may have looked at its
+    clock a little later than this caller did: then what goes out now is noted down with that later time. A
+    history that lies far ahead tells that the clock was set back, and is set back with it.
     """
     requests, period = _remembered(limit)
-    window = [moment for moment in history if moment > now - period][-requests:]
+    ahead = history[-1] - now if history else 0
+    if ahead > _CLOCK_JUMP:
+        history = [moment - ahead for moment in history]
+        ahead = 0
+    present = now + max(0, ahead)
+    window = [moment for moment in history if moment > present - period][-requests:]
     kept = list(window)
     times = []
     for _ in range(count):
-        moment = now if len(window) < requests else max(now, window[-requests] + period)
-        times.append(moment)
+        moment = present if len(window) < requests else max(present, window[-requests] + period)
         window.append(moment)
-        if moment <= now:
+        if moment == present:
             kept.append(moment)
+            times.append(now)
+        else:
+            times.append(moment)
     return times, kept
 
 
 def _remembered(limit: RateLimit) -> tuple[int, int]:
-    period = int(limit.period * clock.SECOND)
-    if limit.requests <= MAX_REMEMBERED:
-        return limit.requests, period
-    return MAX_REMEMBERED, max(1, period * MAX_REMEMBERED // limit.requests)
+    parts = -(-limit.requests // MAX_REMEMBERED)
+    return limit.requests // parts, -(-round(limit.period * clock.SECOND) // parts)

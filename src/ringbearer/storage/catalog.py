@@ -239,7 +239,8 @@ class Catalog:
     ) -> None:
         """Make `secret` the newest; the ones before sign until `old_until` at the latest. Raises NotFound."""
         with self._database.write() as connection:
-            if connection.execute(_living(supplier_id, endpoint_id).with_for_update()).first() is None:
+            version = _next_version(connection)
+            if connection.execute(_living(supplier_id, endpoint_id)).first() is None:
                 raise _no_endpoint(supplier_id, endpoint_id)
             mine = _X.c.endpoint_id == endpoint_id
             connection.execute(delete(_X).where(mine, _X.c.expires_at <= now))
@@ -252,7 +253,7 @@ class Catalog:
             connection.execute(
                 update(_E)
                 .where(_E.c.id == endpoint_id)
-                .values(updated_at=now, public_key=public_key, version=_next_version(connection))
+                .values(updated_at=now, public_key=public_key, version=version)
             )
 
     # ── for caches ──────────────────────────────────────────────────────────────────────────────────────
@@ -267,7 +268,8 @@ class Catalog:
             ).all()
             secrets = connection.execute(
                 select(_X)
-                .where(_X.c.endpoint_id.in_([row.id for row in endpoints]))
+                .join(_E, _E.c.id == _X.c.endpoint_id)
+                .where(_E.c.supplier_id.in_(ids), _E.c.deleted.is_(False))
                 .order_by(_X.c.created_at.desc())
             ).all()
         signing: dict[str, list[tuple[str, int | None]]] = {}
@@ -347,6 +349,7 @@ class Catalog:
         """Seal every stored secret anew with the vault's first key; returns how many were not yet."""
         count = 0
         with self._database.write() as connection:
+            _next_version(connection)  # keeps other changes away, which would otherwise be written over
             for row in connection.execute(select(_X)).all():
                 if not self._vault.current(row.sealed):
                     value = self._vault.open(row.sealed, row.endpoint_id)

@@ -11,6 +11,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from ringbearer.errors import StoreUnavailable
 
 
+_READ_ONLY = "25006"  # PostgreSQL's code for a write where only reading is allowed, as on a standby
+
+
 class Database(ABC):
     """A connection pool with two doors: one for reading, one for writing.
 
@@ -65,7 +68,7 @@ def _translated() -> Iterator[None]:
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         raise StoreUnavailable(_first_line(error)) from error
     except DBAPIError as error:
-        if error.connection_invalidated:
+        if error.connection_invalidated or getattr(error.orig, "sqlstate", None) == _READ_ONLY:
             raise StoreUnavailable(_first_line(error)) from error
         raise
 

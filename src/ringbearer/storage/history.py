@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, Select, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, case, func, insert, select, update
 
 from ringbearer import clock, ids
 from ringbearer.domain.deliveries import Attempt, Delivery, DeliveryDetail, State
@@ -50,12 +50,11 @@ class History:
 
     def get_event(self, event_id: str) -> tuple[Event, list[Delivery]]:
         """The event and its deliveries; raises NotFound."""
-        low, high = ids.delivery(event_id, 0), ids.delivery(event_id, ids.MAX_FANOUT - 1)
         with self._database.read() as connection:
             row = connection.execute(select(_V).where(_V.c.id == event_id)).first()
             if row is None:
                 raise NotFound(f"there is no event {event_id!r}, or its retention has ended")
-            found = connection.execute(_joined().where(_D.c.id.between(low, high)).order_by(_D.c.id)).all()
+            found = connection.execute(_joined().where(_of(event_id)).order_by(_D.c.id)).all()
         return _event(row), [_delivery(r) for r in found]
 
     def get_delivery(self, delivery_id: str) -> DeliveryDetail:
@@ -137,18 +136,16 @@ class History:
             return [row[0] for row in found]
 
     def advance_replay(self, replay: Replay, *, cursor: str, moved: int, finished: bool) -> None:
-        """Write down how far a replay is."""
+        """Write down how far a replay is; it never goes back, even when two take its steps at a time."""
         table = schema.replays
+        values: dict[str, object] = {
+            "cursor": case((table.c.cursor > cursor, cursor), else_=table.c.cursor),
+            "moved": table.c.moved + moved,
+        }
+        if finished:
+            values["finished_at"] = clock.now()
         with self._database.write() as connection:
-            connection.execute(
-                update(table)
-                .where(table.c.id == replay.id)
-                .values(
-                    cursor=cursor,
-                    moved=table.c.moved + moved,
-                    finished_at=clock.now() if finished else None,
-                )
-            )
+            connection.execute(update(table).where(table.c.id == replay.id).values(values))
 
     def _filtered(self, query: Select[Any], wanted: Filter) -> Select[Any]:
         conditions = []
@@ -162,8 +159,7 @@ class History:
                 _D.c.supplier_id == owner.scalar_subquery(),
             ]
         if wanted.event_id is not None:
-            low, high = ids.delivery(wanted.event_id, 0), ids.delivery(wanted.event_id, ids.MAX_FANOUT - 1)
-            conditions.append(_D.c.id.between(low, high))
+            conditions.append(_of(wanted.event_id))
         if wanted.event_type is not None:
             conditions.append(_D.c.event_type == wanted.event_type)
         if wanted.after is not None:
@@ -175,6 +171,12 @@ class History:
         elif wanted.state is not None:
             conditions.append(_J.c.state == wanted.state)
         return query.where(and_(*conditions)) if conditions else query
+
+
+def _of(event_id: str) -> ColumnElement[bool]:
+    """The deliveries of an event. Not by BETWEEN, whose bounds PostgreSQL does not take with a collation."""
+    low, high = ids.delivery(event_id, 0), ids.delivery(event_id, ids.MAX_FANOUT - 1)
+    return and_(_D.c.id >= low, _D.c.id <= high)
 
 
 def _joined() -> Select[Any]:

@@ -13,7 +13,6 @@ import msgspec
 from sqlalchemy import Connection, Row, TextClause
 
 from ringbearer.domain.deliveries import Lease, Outcome, State
-from ringbearer.domain.events import LANES
 from ringbearer.storage.database import Database
 from ringbearer.storage.statements import Selection, Statements
 
@@ -183,39 +182,36 @@ class Ledger:
         """
         parameters: dict[str, object] = {"worker": worker, "until": until}
         with self._database.write(durable=False) as connection:
-            taken = self._take(connection, quotas, parameters)
+            lanes = {f"n{lane}": quota for lane, quota in enumerate(quotas)}
+            taken = self._take(connection, self._sql.claim, parameters | lanes)
             spare = sum(quotas) - len(taken)
-            if taken and spare:
-                got = Counter(row.lane for row in taken)
-                for lane, quota in enumerate(quotas):
-                    if spare and quota and got[lane] == quota:  # there may be more where this came from
-                        only = [spare if other == lane else 0 for other in range(len(LANES))]
-                        more = self._take(connection, only, parameters)
-                        taken += more
-                        spare -= len(more)
+            got = Counter(row.lane for row in taken)
+            if spare and any(got[lane] == quota for lane, quota in enumerate(quotas)):  # more may be there
+                taken += self._take(connection, self._sql.claim_more, parameters | {"spare": spare})
             if not taken:
                 return []
             moved: _Moves = Counter()
             for row in taken:
                 moved[row.lane, State.READY] -= 1
                 moved[row.lane, State.LEASED] += 1
-            self._count(connection, moved)
             events = {(row.event_id,) for row in taken}
             found = {r[0]: r for r in _run(connection, self._sql.load_events, sorted(events))}
+            self._count(connection, moved)
         taken.sort(key=lambda row: (row.lane, row.rank))
         return [_lease(row, found[row.event_id]) for row in taken]
 
+    @staticmethod
     def _take(
-        self, connection: Connection, quotas: Sequence[int], parameters: dict[str, object]
+        connection: Connection, statement: TextClause, parameters: dict[str, object]
     ) -> list["_Claimed"]:
-        lanes = {f"n{lane}": quota for lane, quota in enumerate(quotas)}
-        return [_Claimed(*row) for row in connection.execute(self._sql.claim, parameters | lanes).all()]
+        return [_Claimed(*row) for row in connection.execute(statement, parameters).all()]
 
     def settle(self, outcomes: Sequence[Outcome], *, now: int) -> set[str]:
         """Write down what became of leases, with their attempts; returns the ids that really changed.
 
         An outcome whose lease was lost in between (another attempt number, or not leased) changes nothing.
         """
+        outcomes = _newest(outcomes)
         finished = [o for o in outcomes if o.state in _GONE]
         kept = [o for o in outcomes if o.state not in _GONE]
         ordered = {
@@ -298,11 +294,7 @@ class Ledger:
 
     def unhold(self, *, limit: int) -> int:
         """Let go the held jobs of enabled endpoints, those of an ordering key one by one; returns how many."""
-        return self._shift(
-            self._sql.to_unhold,
-            lambda job: State.READY if job.ordering_key is None else State.WAITING,
-            {"limit": limit},
-        )
+        return self._shift(self._sql.to_unhold, _let_go, {"limit": limit})
 
     def cancel(self, *, since: int, now: int, limit: int) -> int:
         """Cancel the unleased, unfinished jobs of endpoints deleted since a stored time; returns how many.
@@ -342,9 +334,7 @@ class Ledger:
         if not jobs:
             return 0
         with self._database.write() as connection:
-            pairs = _ordered(jobs)
-            self._database.lock_ordering(connection, [f"{e}/{k}" for e, k in pairs])
-            moved = self._promote(connection, pairs)
+            moved = self._promote_under_lock(connection, _ordered(jobs))
             self._count(connection, moved)
         return -sum(n for (_, state), n in moved.items() if state == State.WAITING)
 
@@ -365,13 +355,20 @@ class Ledger:
             jobs = self._pick(connection, self._sql.revivable.take, {"rows": window["rows"]})
             if jobs:
                 rows = []
+                waiting = []
                 for job in jobs:
                     to_lane = job.lane if lane is None else lane
-                    base = job.attempt if job.state == State.DEAD else None
-                    rows.append((job.delivery_id, to_lane, now, base))
+                    base, state = None, State.READY
+                    if job.state == State.DEAD:
+                        base = job.attempt
+                        if job.ordering_key is not None:  # its key went on without it
+                            state = State.WAITING
+                            waiting.append(job)
+                    rows.append((job.delivery_id, to_lane, now, base, state))
                     moved[job.lane, job.state] -= 1
-                    moved[to_lane, State.READY] += 1
+                    moved[to_lane, state] += 1
                 _run(connection, self._sql.revive, rows)
+                moved.update(self._promote_under_lock(connection, _ordered(waiting)))
             again = connection.execute(self._sql.requeue, window | {"now": now, "to_lane": lane}).all()
             for (new_lane,) in again:
                 moved[new_lane, State.READY] += 1
@@ -405,14 +402,17 @@ class Ledger:
             jobs = self._pick(connection, which.take, parameters)
             moved: _Moves = Counter()
             rows = []
+            waiting = []
             for job in jobs:
                 state = target(job)
+                if state == State.WAITING:
+                    waiting.append(job)
                 moved[job.lane, job.state] -= 1
                 moved[job.lane, state] += 1
                 rows.append((job.delivery_id, state, job.due_at if job.state == State.SCHEDULED else None))
             if rows:
                 _run(connection, self._sql.shift, rows)
-            moved.update(self._promote(connection, _ordered(jobs)))
+            moved.update(self._promote_under_lock(connection, _ordered(waiting)))
             self._count(connection, moved)
         return len(jobs)
 
@@ -420,8 +420,13 @@ class Ledger:
     def _pick(connection: Connection, statement: TextClause, parameters: dict[str, object]) -> list["_Job"]:
         return [_Job(*row) for row in connection.execute(statement, parameters).all()]
 
+    def _promote_under_lock(self, connection: Connection, ordered: set[tuple[str, str]]) -> _Moves:
+        if ordered:
+            self._database.lock_ordering(connection, [f"{e}/{k}" for e, k in ordered])
+        return self._promote(connection, ordered)
+
     def _promote(self, connection: Connection, ordered: Iterable[tuple[str, str]]) -> _Moves:
-        """Of each endpoint and ordering key, let the first unfinished delivery go, if it waits."""
+        """Of each endpoint and ordering key that has nothing on its way, let the first that waits go."""
         moved: _Moves = Counter()
         pairs = list(ordered)
         if pairs:
@@ -465,6 +470,23 @@ def _first_state(admission: Admission, enabled: bool) -> State:
     if not enabled:
         return State.HELD
     return State.READY if admission.deliver_at is None else State.SCHEDULED
+
+
+def _let_go(job: _Job) -> State:
+    """What a held job becomes: it keeps its place behind its ordering key, and the time that it is due at."""
+    if job.ordering_key is not None:
+        return State.WAITING
+    return State.READY if job.due_at is None else State.SCHEDULED
+
+
+def _newest(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    """One outcome of each delivery: a worker that lost a lease and got it again may come to know two of them."""
+    newest: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        known = newest.get(outcome.lease.delivery_id)
+        if known is None or outcome.lease.attempt > known.lease.attempt:
+            newest[outcome.lease.delivery_id] = outcome
+    return outcomes if len(newest) == len(outcomes) else list(newest.values())
 
 
 def _ordered(jobs: Iterable[_Job]) -> set[tuple[str, str]]:

@@ -15,6 +15,11 @@ from ringbearer.storage.schema import PARTITIONED
 _DAY = 86_400 * clock.SECOND
 _DAYS_AHEAD = 3
 _CHUNK = 500
+# Per cent of a page that inserts fill: each delivery is updated once, within its page if that has room, and then
+# no index need be told.
+_FILL = {"events": 100, "deliveries": 60, "attempts": 100}
+_KEY_CHUNK = 5_000
+_PREPARE_LOCK = 0x52424451  # an arbitrary number that only the making and dropping of days takes
 
 
 class Retention(ABC):
@@ -98,6 +103,8 @@ class PartitionedRetention(Retention):
     def prepare(self) -> None:
         today = clock.now() // _DAY * _DAY
         with self._database.write() as connection:
+            # One process at a time: IF NOT EXISTS does not hold against what another one is just making.
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PREPARE_LOCK})
             for day in range(today - _DAY, today + (_DAYS_AHEAD + 1) * _DAY, _DAY):
                 for table, prefix in PARTITIONED.items():
                     name = _name(table, day)
@@ -106,24 +113,26 @@ class PartitionedRetention(Retention):
                             text(
                                 f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF {table} "
                                 f"FOR VALUES FROM ('{ids.floor(prefix, day)}') "
-                                f"TO ('{ids.floor(prefix, day + _DAY)}')"
+                                f"TO ('{ids.floor(prefix, day + _DAY)}') WITH (fillfactor = {_FILL[table]})"
                             )
                         )
 
     def prune(self, *, before: int) -> int:
+        before = before // _DAY * _DAY  # dead letters, too, go with their day
         with self._database.write() as connection:
             dead = self._forget_dead(connection, before)
         if dead:
             return dead
         for day in self._days(before):
             with self._database.write() as connection:
-                if self._unfinished(connection, day):
-                    removed = self._prune_rows(connection, min(before, day + _DAY))
-                    if removed:
-                        return removed
+                if not self._lock(connection, day):
                     continue
-                self._drop(connection, day)
-                return 1
+                if self._unfinished(connection, day):
+                    removed = self._prune_rows(connection, day + _DAY)
+                else:
+                    removed = self._forget_keys(connection, day) or self._drop(connection, day)
+            if removed:
+                return removed
         return 0
 
     def _days(self, before: int) -> list[int]:
@@ -155,16 +164,34 @@ class PartitionedRetention(Retention):
         )
 
     @staticmethod
-    def _drop(connection: Connection, day: int) -> None:
+    def _forget_keys(connection: Connection, day: int) -> int:
+        """Idempotency keys go before the tables, in chunks: dropping keeps everybody out of the other days too."""
+        return connection.execute(
+            text(
+                "DELETE FROM idempotency WHERE event_id IN (SELECT event_id FROM idempotency "
+                "WHERE event_id >= :low AND event_id < :high LIMIT :chunk)"
+            ),
+            {"low": ids.floor("evt", day), "high": ids.floor("evt", day + _DAY), "chunk": _KEY_CHUNK},
+        ).rowcount
+
+    @staticmethod
+    def _lock(connection: Connection, day: int) -> bool:
+        """Keep others out of a day, so that nothing of it is replayed meanwhile; False when it is gone already."""
         # Whoever reads the table now finishes first; if that takes long, the next round tries again,
         # rather than that everybody else queues up behind this statement.
         connection.execute(text("SET LOCAL lock_timeout = '500ms'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PREPARE_LOCK})
+        name = _name("deliveries", day)
+        there = _exists(connection, name)
+        if there:
+            connection.execute(text(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"))
+        return there
+
+    @staticmethod
+    def _drop(connection: Connection, day: int) -> int:
         for table in PARTITIONED:
             connection.execute(text(f"DROP TABLE IF EXISTS {_name(table, day)}"))
-        connection.execute(
-            text("DELETE FROM idempotency WHERE event_id >= :low AND event_id < :high"),
-            {"low": ids.floor("evt", day), "high": ids.floor("evt", day + _DAY)},
-        )
+        return 1
 
 
 def _name(table: str, day: int) -> str:

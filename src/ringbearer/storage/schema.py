@@ -185,7 +185,19 @@ _partial("jobs_scheduled", "due_at", where="state = 'scheduled'")
 _partial("jobs_leased", "due_at", where="state = 'leased'")
 _partial("jobs_held", "endpoint_id", "delivery_id", where="state = 'held'")
 _partial("jobs_dead", "delivery_id", where="state = 'dead'")
-_partial("jobs_ordered", "endpoint_id", "ordering_key", "delivery_id", where="ordering_key IS NOT NULL")
+_partial(
+    "jobs_waiting",
+    "endpoint_id",
+    "ordering_key",
+    "delivery_id",
+    where="ordering_key IS NOT NULL AND state = 'waiting'",
+)
+_partial(
+    "jobs_under_way",
+    "endpoint_id",
+    "ordering_key",
+    where="ordering_key IS NOT NULL AND state <> 'waiting' AND state <> 'dead'",
+)
 
 queue_depth = Table(
     "queue_depth",

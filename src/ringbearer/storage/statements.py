@@ -71,14 +71,18 @@ class Statements:
                    0, 0
             FROM {rows}
         """)
-        # The first delivery of a key that is not finished goes on, if it is one that waits.
+        # Of each key one delivery at a time is on its way; when there is none, the first that waits goes on.
+        # Events are numbered before they are committed: the first to come need not have the smallest id.
         self.promote = sql("""
             UPDATE jobs SET state = CASE WHEN due_at IS NULL THEN 'ready' ELSE 'scheduled' END
             WHERE state = 'waiting' AND delivery_id IN (
                 SELECT (SELECT min(j.delivery_id) FROM jobs AS j
                         WHERE j.endpoint_id = r.value ->> 0 AND j.ordering_key = r.value ->> 1
-                          AND j.state <> 'dead')
-                FROM {rows})
+                          AND j.state = 'waiting')
+                FROM {rows}
+                WHERE NOT EXISTS (SELECT 1 FROM jobs AS p
+                                  WHERE p.endpoint_id = r.value ->> 0 AND p.ordering_key = r.value ->> 1
+                                    AND p.state <> 'waiting' AND p.state <> 'dead'))
             RETURNING lane, state
         """)
 
@@ -90,18 +94,21 @@ class Statements:
                 f"ORDER BY lane, rank LIMIT :n{lane} {skip}"
             )
 
+        def lease(which: str) -> str:
+            return f"""
+                UPDATE jobs SET state = 'leased', attempt = attempt + 1, due_at = :until, worker = :worker
+                WHERE delivery_id IN ({which})
+                RETURNING delivery_id, event_id, endpoint_id, supplier_id, attempt, lane, rank, attempt_base,
+                          ordering_key, accepted_at
+            """
+
         self.claim = sql(
             "WITH "
             + ", ".join(f"lane{lane} AS ({first_of(lane)})" for lane in range(4))
-            + """
-            UPDATE jobs SET state = 'leased', attempt = attempt + 1, due_at = :until, worker = :worker
-            WHERE delivery_id IN (
-            """
-            + " UNION ALL ".join(f"SELECT delivery_id FROM lane{lane}" for lane in range(4))
-            + """)
-            RETURNING delivery_id, event_id, endpoint_id, supplier_id, attempt, lane, rank, attempt_base,
-                      ordering_key, accepted_at
-            """
+            + lease(" UNION ALL ".join(f"SELECT delivery_id FROM lane{lane}" for lane in range(4)))
+        )
+        self.claim_more = sql(
+            lease("SELECT delivery_id FROM jobs WHERE state = 'ready' ORDER BY lane, rank LIMIT :spare {skip}")
         )
         self.load_events = sql("""
             SELECT e.id, e.type, e.timestamp, e.data FROM {rows} JOIN events AS e ON e.id = r.value ->> 0
@@ -163,7 +170,7 @@ class Statements:
             j.state = 'waiting' AND j.ordering_key IS NOT NULL AND NOT EXISTS (
                 SELECT 1 FROM jobs AS p
                 WHERE p.endpoint_id = j.endpoint_id AND p.ordering_key = j.ordering_key
-                  AND p.delivery_id < j.delivery_id AND p.state <> 'dead')
+                  AND p.state <> 'waiting' AND p.state <> 'dead')
         """)
         self.shift = sql("""
             UPDATE jobs SET state = r.value ->> 1, rank = COALESCE(CAST(r.value ->> 2 AS BIGINT), rank),
@@ -186,7 +193,7 @@ class Statements:
             )
         )
         self.revive = sql("""
-            UPDATE jobs SET state = 'ready', due_at = NULL, lane = CAST(r.value ->> 1 AS SMALLINT),
+            UPDATE jobs SET state = r.value ->> 4, due_at = NULL, lane = CAST(r.value ->> 1 AS SMALLINT),
                             rank = CAST(r.value ->> 2 AS BIGINT), reason = NULL,
                             attempt_base = COALESCE(CAST(r.value ->> 3 AS INTEGER), attempt_base)
             FROM {rows} WHERE delivery_id = r.value ->> 0
@@ -205,6 +212,7 @@ class Statements:
             UPDATE deliveries SET state = 'pending', finished_at = NULL, reason = NULL
             WHERE id IN (SELECT r.value ->> 0 FROM {rows}) AND id BETWEEN :low AND :high
               AND state IN ('dead', 'delivered')
+              AND EXISTS (SELECT 1 FROM jobs AS j WHERE j.delivery_id = deliveries.id AND j.state <> 'dead')
         """)
 
         # how it stands

@@ -171,12 +171,20 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'leased'"),
     )
     op.create_index(
-        "jobs_ordered",
+        "jobs_waiting",
         "jobs",
         ["endpoint_id", "ordering_key", "delivery_id"],
         unique=False,
-        sqlite_where=sa.text("ordering_key IS NOT NULL"),
-        postgresql_where=sa.text("ordering_key IS NOT NULL"),
+        sqlite_where=sa.text("ordering_key IS NOT NULL AND state = 'waiting'"),
+        postgresql_where=sa.text("ordering_key IS NOT NULL AND state = 'waiting'"),
+    )
+    op.create_index(
+        "jobs_under_way",
+        "jobs",
+        ["endpoint_id", "ordering_key"],
+        unique=False,
+        sqlite_where=sa.text("ordering_key IS NOT NULL AND state <> 'waiting' AND state <> 'dead'"),
+        postgresql_where=sa.text("ordering_key IS NOT NULL AND state <> 'waiting' AND state <> 'dead'"),
     )
     op.create_index(
         "jobs_ready",
@@ -253,4 +261,9 @@ def upgrade() -> None:
         sa.Column("sends", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("key"),
     )
+    if op.get_bind().dialect.name == "postgresql":
+        # A queue's table is nothing but rows that come and go.
+        op.execute(
+            "ALTER TABLE jobs SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0)"
+        )
     op.execute("INSERT INTO config_version (id, version) VALUES (1, 0)")

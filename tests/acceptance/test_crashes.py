@@ -1,0 +1,109 @@
+"""Crashes: processes end at every named point, together, in turn and at random, and every promise is kept.
+
+The faults and invariants carry the numbers under which they are listed in `chaos/invariants.py`.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chaos.invariants import Verdict
+from chaos.run import PATIENT, Plan, Rig, run
+from chaos.service import Role, signal_pid, wait_for
+from ringbearer.failpoints import POINTS
+
+_SEED = int(os.environ.get("CHAOS_SEED", "20270619"))
+_SECONDS = 30.0
+_ON_POSTGRES = ("publish.committed", "worker.answered")
+
+
+def _kept(verdict: Verdict) -> None:
+    assert verdict.violations == []
+    assert verdict.lost == 0
+    assert verdict.accepted > 0
+    assert verdict.pending == 0
+
+
+def _grows(rig: Rig, by: int) -> None:
+    """Wait until so many more events were accepted."""
+    goal = rig.accepted() + by
+    wait_for(lambda: rig.accepted() >= goal, _SECONDS, f"{by} more events")
+
+
+@pytest.fixture
+def rig(database_url: str | None, tmp_path: Path) -> Iterator[Rig]:
+    with Rig(tmp_path / "rig", database_url=database_url, workers=1, timeout=PATIENT) as opened:
+        yield opened
+
+
+def _points() -> Iterator[object]:
+    for point in POINTS:
+        yield pytest.param("sqlite", point, id=f"{point}-sqlite")
+        if point in _ON_POSTGRES:
+            yield pytest.param("postgresql", point, id=f"{point}-postgresql")
+
+
+@pytest.mark.parametrize(("database_url", "point"), _points(), indirect=["database_url"])
+def test_a_process_that_dies_at_a_named_point_breaks_no_promise(rig: Rig, point: str) -> None:
+    """F1, F3, F18: the third time a process gets to the point, it is gone."""
+    rig.service.start(RINGBEARER_FAILPOINT=f"{point}:3")
+    rig.set_up()
+    with rig.traffic(seed=1, pause=0.02):
+        wait_for(lambda: rig.failures()[-signal.SIGKILL] == 1, _SECONDS, f"a death at {point}")
+        _grows(rig, 20)
+    rig.drain()
+    lost = int(point.startswith("worker."))
+    # An API process that dies makes no duplicate: what it had not answered is known by its key.
+    _kept(rig.judge(workers_lost=lost))
+    assert rig.failures() == {-signal.SIGKILL: 1}
+    if lost and point != "worker.settled":
+        assert rig.recovered() > 0
+
+
+def test_everything_killed_at_once_and_started_again_breaks_no_promise(rig: Rig) -> None:
+    rig.service.start()
+    rig.set_up()
+    with rig.traffic(seed=2, pause=0.02):
+        _grows(rig, 30)
+        rig.service.kill()
+        rig.service.start()
+        _grows(rig, 30)
+    rig.drain()
+    _kept(rig.judge(workers_lost=1))
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_rolling_restart_neither_loses_nor_repeats(rig: Rig) -> None:
+    """F4: SIGTERM to each process in turn, while traffic flows."""
+    rig.service.start()
+    rig.set_up()
+    roles: tuple[Role, ...] = ("work", "serve")
+    with rig.traffic(seed=3, pause=0.02):
+        for role in roles:
+            (old,) = rig.service.pids(role)
+            assert signal_pid(old, signal.SIGTERM)
+            wait_for(lambda old=old, role=role: _replaced(rig, role, old), _SECONDS, f"another {role}")  # type: ignore[misc]
+            _grows(rig, 20)
+    rig.drain()
+    verdict = rig.judge()
+    _kept(verdict)
+    assert verdict.duplicates == 0
+    assert rig.failures() == {0: len(roles)}
+    assert rig.recovered() == 0  # each worker finished or gave back what it held
+
+
+def _replaced(rig: Rig, role: Role, old: int) -> bool:
+    pids = rig.service.pids(role)
+    return len(pids) == 1 and pids != [old]
+
+
+def test_random_chaos_breaks_no_promise(database_url: str | None, tmp_path: Path) -> None:
+    """F1–F4, F11, F13, F14, F18, and F7 on PostgreSQL; CHAOS_SEED chooses another run."""
+    plan = Plan(seed=_SEED, seconds=8.0, database_url=database_url, deed_pause=0.8)
+    report = run(plan, tmp_path / "run")
+    assert report.verdict.violations == [], f"seed {_SEED}, deeds {report.log}"
+    assert report.verdict.delivered > 0
+    assert sum(report.deeds.values()) > 0

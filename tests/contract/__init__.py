@@ -1,0 +1,1 @@
+"""Behaviour that every backend of a contract shows."""
