@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -85,6 +86,8 @@ def prepare_process(settings: Settings) -> None:
     """What every process of the service does first."""
     logs.configure(style=settings.log_format, level=settings.log_level)
     sys.setswitchinterval(_SWITCH_SECONDS)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each exchange in flight is an open file
 
 
 def migrate(settings: Settings) -> None:

@@ -68,18 +68,18 @@ def _data_dir(path: Path) -> Iterator[Finding]:
 
 
 def _open_files(settings: Settings) -> Iterator[Finding]:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # the service raises its soft limit to the hard one
     need = settings.slots + _SPARE_FILES
-    if soft < need:
+    if most < need:
         yield Finding(
             "warning",
             "open files",
-            f"{soft} files may be open, and {settings.slots} slots want {need}: raise the limit with "
-            f"`ulimit -n {need}`, or set fewer slots",
+            f"{most} files may be open, and {settings.slots} slots want {need}: raise the limit with "
+            f"`ulimit -Hn {need}`, or set fewer slots",
         )
     else:
         yield Finding(
-            "ok", "open files", f"{soft} files may be open, which is enough for {settings.slots} slots"
+            "ok", "open files", f"{most} files may be open, which is enough for {settings.slots} slots"
         )
 
 

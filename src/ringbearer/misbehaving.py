@@ -154,7 +154,10 @@ class Rogues:
             self._busy.add(task)
             task.add_done_callback(self._busy.discard)
             try:
-                with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError):
+                # Cancelled: the block has ended. asyncio would log it, since nobody awaits this task.
+                with contextlib.suppress(
+                    OSError, EOFError, asyncio.LimitOverrunError, asyncio.CancelledError
+                ):
                     await behaviour(Peer(reader, writer, rogue, rogue.connections))
             finally:
                 writer.close()

@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     port: int = 8200
     workers: int = 1
     """Worker processes that `up` runs."""
-    slots: int = 512
+    slots: int = 1024
     """Deliveries that a worker holds at a time."""
     lease_seconds: float = 60.0
     """How long a delivery stays with a worker that gives no sign of life: what its loss costs."""

@@ -131,7 +131,7 @@ def test_odd_characters_come_back_as_they_went_in(storage: Storage) -> None:
     (lease,) = storage.ledger.claim([1] * 4, worker="w", until=clock.now())
     assert lease.data == data
     assert bytes(storage.history.get_event(made.event_id)[0].data).decode() == data
-    assert storage.ledger.accept([made])[0].duplicate
+    assert storage.ledger.accept([admission(idempotency_key=made.idempotency_key)])[0].duplicate
 
 
 def _same_keys(prefix: str, count: int = 60) -> list[Admission]:

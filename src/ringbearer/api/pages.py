@@ -58,7 +58,7 @@ def openapi_document() -> Response[bytes]:
 @get("/docs", sync_to_thread=False)
 def documentation() -> Response[bytes]:
     """The same as a page."""
-    return Response(_page(), media_type="text/html; charset=utf-8", headers=_SECURITY)
+    return Response(_page(), media_type="text/html", headers=_SECURITY)
 
 
 @cache

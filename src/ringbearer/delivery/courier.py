@@ -275,6 +275,8 @@ class Courier:
         duration = int(curl.getinfo(pycurl.TOTAL_TIME) * clock.SECOND)
         began = curl.getinfo(pycurl.PRETRANSFER_TIME)
         status = curl.getinfo(pycurl.RESPONSE_CODE)
+        if code == 0 and _ambiguous(slot.headers):
+            code, message = pycurl.E_WEIRD_SERVER_REPLY, "both Transfer-Encoding and Content-Length"
         reused = bool(status) and curl.getinfo(pycurl.NUM_CONNECTS) == 0
         exchange = Exchange(
             started_at=slot.started_at,
@@ -364,3 +366,9 @@ class Courier:
         ):
             curl.setopt(option, value)
         return slot
+
+
+def _ambiguous(lines: list[bytes]) -> bool:
+    """Whether an answer tells its length in two ways, which RFC 9112, section 6.3, wants treated as an error."""
+    text = b"".join(lines).lower()
+    return b"\ntransfer-encoding:" in text and b"\ncontent-length:" in text

@@ -22,7 +22,9 @@ from ringbearer.storage.catalog import Subscriptions
 from ringbearer.telemetry import AttemptMade, AttemptsMade, Telemetry
 
 _log = logging.getLogger(__name__)
-_SHARE = 0.1  # of the slots, for one endpoint: a hanging one must not hold them all
+_SHARE = (
+    0.1  # of the slots, for one endpoint, while half of them are taken: a hanging one must not hold them all
+)
 _FULL_PAUSE = 0.5  # seconds until a delivery of an endpoint that uses all its share is looked at again
 _LONGEST_LINE = 30 * clock.SECOND  # how far those pauses are spread when many deliveries stand in line
 _FIRST_GUESS = clock.SECOND // 10  # how long an exchange takes, before one has shown it
@@ -60,6 +62,7 @@ class HighPerformanceWebhookProcessor:
         self._slots = slots
         self._share = max(1, int(slots * _SHARE))
         self._busy: Counter[str] = Counter()
+        self._occupied = 0
         self._paused: dict[str, int] = {}
         self._lines: dict[str, _Line] = {}
         self._random = random.Random()  # noqa: S311  jitter, not a secret
@@ -144,6 +147,7 @@ class HighPerformanceWebhookProcessor:
         """Break off what is in flight; returns the leases, whose receivers may or may not have seen them."""
         orders = self._courier.abandon()
         self._busy.clear()
+        self._occupied = 0
         return [cast(tuple[Lease, Route], order.token)[0] for order in orders]
 
     def close(self) -> None:
@@ -168,7 +172,9 @@ class HighPerformanceWebhookProcessor:
         if until:
             del self._paused[endpoint.id]
         route = self._routes.of(target)
-        limit = min(endpoint.max_concurrency or self._share, self._slots)
+        limit = endpoint.max_concurrency
+        if limit is None:  # its share binds only when less than half of the slots is left to the others
+            limit = self._slots if self._occupied < self._slots // 2 else self._share
         if not self._occupy(endpoint.id, limit, now):
             return _later(
                 lease, self._in_line(endpoint.id, limit, now), "its endpoint has its share in flight"
@@ -181,12 +187,14 @@ class HighPerformanceWebhookProcessor:
         if busy >= limit:
             return False
         self._busy[endpoint_id] = busy + 1
+        self._occupied += 1
         line = self._lines.get(endpoint_id)
         if line is not None and line.last <= now:
             del self._lines[endpoint_id]
         return True
 
     def _vacate(self, endpoint_id: str) -> None:
+        self._occupied -= 1
         busy = self._busy[endpoint_id]
         if busy > 1:
             self._busy[endpoint_id] = busy - 1

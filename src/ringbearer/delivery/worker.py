@@ -120,9 +120,16 @@ class Worker:
             self._extend()
 
     def _room(self) -> int:
-        """Free slots, or none while there are too few for a batch that is worth a transaction."""
-        free = self._slots - len(self._held)
-        return free if free * 4 >= self._slots else 0
+        """How many to claim now, or none while it is too few for a batch that is worth a transaction.
+
+        Half of the slots serve whoever comes. The other half is for when that one is full, of endpoints that are
+        slow, say: it is filled in smaller steps, since much of what comes then may have to be put back.
+        """
+        held, half = len(self._held), self._slots // 2
+        if held < half:
+            return half - held if (half - held) * 4 >= half else 0
+        step = max(1, self._slots // 8)
+        return step if self._slots - held >= step else 0
 
     def _patience(self, now: float) -> float:
         """How long nothing but an exchange or a ring need end the wait."""
