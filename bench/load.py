@@ -1,8 +1,8 @@
 """The load: a process that publishes over kept-alive connections; prints one line of JSON with what it saw.
 
-    closed   each connection publishes its next event when the last one was answered
-    batch    the same with many events in one request
-    open     events leave at a given rate, whatever the answers do; delays count from when each was due
+closed   each connection publishes its next event when the last one was answered
+batch    the same with many events in one request
+open     events leave at a given rate, whatever the answers do; delays count from when each was due
 """
 
 import asyncio

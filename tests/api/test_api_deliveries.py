@@ -150,7 +150,9 @@ def test_a_held_one_says_what_to_do_first(api: Api, admin: httpx.Client, endpoin
 
 def test_a_cancelled_one_stays_cancelled(api: Api, admin: httpx.Client, endpoint_id: str) -> None:
     (delivery_id,) = api.event("lumen", [endpoint_id])
-    api.storage.ledger.cancel(endpoint_id, now=clock.now(), limit=9)
+    assert admin.delete(f"/v1/suppliers/lumen/endpoints/{endpoint_id}").status_code == 204
+    assert api.storage.ledger.cancel(since=0, now=clock.now(), limit=9) == 1
+    assert admin.get(f"/v1/deliveries/{delivery_id}").json()["state"] == "cancelled"
     problem(admin.post(f"/v1/deliveries/{delivery_id}/retry"), 409)
 
 

@@ -15,6 +15,7 @@ from ringbearer.api import auth
 from ringbearer.api.auth import Authenticator
 from ringbearer.api.operations import MANAGEMENT, Operation
 from ringbearer.domain import keys
+from ringbearer.domain.deliveries import State
 from ringbearer.domain.keys import Key
 from ringbearer.errors import Unauthorized
 from ringbearer.storage.base import Storage, open_storage
@@ -163,8 +164,6 @@ def test_a_supplier_lists_only_itself_and_its_deliveries(api: Api, world: World)
 
 def test_a_suppliers_replay_moves_only_its_own(api: Api, world: World) -> None:
     api.event("other", [str(api.endpoint("other")["id"])])
-    from ringbearer.domain.deliveries import State
-
     api.settle(State.DEAD)
     own = api.as_("supplier:lumen")
     started = own.post("/v1/deliveries/replay", json={}).json()

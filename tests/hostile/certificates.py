@@ -8,20 +8,23 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 _DAY = timedelta(days=1)
+_RSA_SHA256 = bytes.fromhex("06092a864886f70d01010b")
+_RSA_SHA1 = bytes.fromhex("06092a864886f70d010105")
+"""Algorithm identifiers in DER (RFC 8017, appendix C)."""
 
 
 class Authority:
     """Issues certificates; `below` makes it an intermediate one of another authority."""
 
-    def __init__(self, name: str, *, below: "Authority | None" = None) -> None:
+    def __init__(self, name: str, *, below: "Authority | None" = None, key: Key | None = None) -> None:
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.key: Key = ec.generate_private_key(ec.SECP256R1())
+        self.key: Key = key or ec.generate_private_key(ec.SECP256R1())
         self.above = below
         signer = below or self
         constraint = x509.BasicConstraints(ca=True, path_length=None)
@@ -41,21 +44,19 @@ class Authority:
         starts: timedelta = -_DAY,
         ends: timedelta = _DAY,
         key: Key | None = None,
-        weakly: bool = False,
-        padding: int = 0,
+        waste: int = 0,
     ) -> "Issued":
-        """A certificate for DNS names and IP addresses; times count from now, `padding` in bytes of waste."""
+        """A certificate for DNS names and IP addresses; times count from now, `waste` in bytes."""
         key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
         builder = _builder(subject, self.name, key, starts=starts, ends=ends)
         builder = builder.add_extension(
             x509.SubjectAlternativeName([_name(n) for n in names]), critical=False
         )
-        if padding:
-            waste = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\0" * padding)
-            builder = builder.add_extension(waste, critical=False)
-        signed = builder.sign(self.key, hashes.SHA1() if weakly else hashes.SHA256())
-        chain = [signed]
+        if waste:
+            unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\0" * waste)
+            builder = builder.add_extension(unknown, critical=False)
+        chain = [builder.sign(self.key, hashes.SHA256())]
         link: Authority | None = self
         while link is not None and link.above is not None:
             chain.append(link.certificate)
@@ -92,6 +93,19 @@ def self_signed(*names: str) -> Issued:
     builder = _builder(subject, subject, key)
     builder = builder.add_extension(x509.SubjectAlternativeName([_name(n) for n in names]), critical=False)
     return Issued(key, [builder.sign(key, hashes.SHA256())])
+
+
+def signed_with_sha1(issued: Issued, authority: Authority) -> Issued:
+    """The same certificate as SHA-1 would have it. No library signs so any more, hence by hand, for RSA only."""
+    assert isinstance(authority.key, rsa.RSAPrivateKey)
+    certificate = issued.chain[0]
+    content = certificate.tbs_certificate_bytes.replace(_RSA_SHA256, _RSA_SHA1)
+    signature = authority.key.sign(content, padding.PKCS1v15(), hashes.SHA1())
+    # Content, algorithm and signature have the same lengths as before, so nothing around them changes.
+    der = certificate.public_bytes(Encoding.DER)
+    der = der.replace(certificate.tbs_certificate_bytes, content).replace(_RSA_SHA256, _RSA_SHA1)
+    der = der.replace(certificate.signature, signature)
+    return Issued(issued.key, [x509.load_der_x509_certificate(der)])
 
 
 def _builder(

@@ -85,14 +85,17 @@ class Sender:
         for token, url in urls.items():
             self.courier.submit(order(token, url, timeout))
         latest = clock.monotonic() + timeout + SLACK
-        while self.courier.in_flight:
-            assert clock.monotonic() < latest, f"no end of {sorted(set(urls) - set(ended))}"
-            returns, _ = self.courier.poll(0.5)
-            for returned in returns:
-                token = str(returned.order.token)
-                ended[token] = conclude(returned)
-                if after_each is not None and token in urls:
-                    self.courier.submit(order(f"{token} and then", after_each, SLACK))
+        try:
+            while self.courier.in_flight:
+                assert clock.monotonic() < latest, f"no end of {sorted(set(urls) - set(ended))}"
+                returns, _ = self.courier.poll(0.5)
+                for returned in returns:
+                    token = str(returned.order.token)
+                    ended[token] = conclude(returned)
+                    if after_each is not None and token in urls:
+                        self.courier.submit(order(f"{token} and then", after_each, SLACK))
+        finally:
+            self.courier.abandon()
         return ended
 
 

@@ -28,13 +28,13 @@ class Case(msgspec.Struct, frozen=True):
 
 
 def _fails(
-    id: str, behaviour: Behaviour, *codes: str, status: int | None = None, http2: bool = False
+    name: str, behaviour: Behaviour, *codes: str, status: int | None = None, http2: bool = False
 ) -> Case:
-    return Case(id, behaviour, frozenset(codes), status, http2)
+    return Case(name, behaviour, frozenset(codes), status, http2)
 
 
-def _delivers(id: str, behaviour: Behaviour, *, status: int = 200, http2: bool = False) -> Case:
-    return Case(id, behaviour, None, status, http2)
+def _delivers(name: str, behaviour: Behaviour, *, status: int = 200, http2: bool = False) -> Case:
+    return Case(name, behaviour, None, status, http2)
 
 
 def _answer(head: str, body: bytes = b"", *, status: str = "200 OK") -> Behaviour:

@@ -33,6 +33,7 @@ _WATCH = {
 }
 _READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
 _BAD = pycurl.SOCKET_BAD
+_WEIRD_SERVER_REPLY = 8  # CURLE_WEIRD_SERVER_REPLY
 
 
 class Order(msgspec.Struct, gc=False):
@@ -276,7 +277,7 @@ class Courier:
         began = curl.getinfo(pycurl.PRETRANSFER_TIME)
         status = curl.getinfo(pycurl.RESPONSE_CODE)
         if code == 0 and _ambiguous(slot.headers):
-            code, message = pycurl.E_WEIRD_SERVER_REPLY, "both Transfer-Encoding and Content-Length"
+            code, message = _WEIRD_SERVER_REPLY, "both Transfer-Encoding and Content-Length"
         reused = bool(status) and curl.getinfo(pycurl.NUM_CONNECTS) == 0
         exchange = Exchange(
             started_at=slot.started_at,

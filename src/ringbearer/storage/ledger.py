@@ -160,6 +160,7 @@ class Ledger:
                         state,
                         a.deliver_at,
                         a.ordering_key,
+                        a.accepted_at,
                     )
                 )
         if ordered:

@@ -59,7 +59,7 @@ class Statements:
             INSERT INTO deliveries (id, event_id, endpoint_id, supplier_id, event_type, lane, state, attempts,
                                     created_at)
             SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4,
-                   CAST(r.value ->> 5 AS SMALLINT), 'pending', 0, CAST(r.value ->> 6 AS BIGINT)
+                   CAST(r.value ->> 5 AS SMALLINT), 'pending', 0, CAST(r.value ->> 10 AS BIGINT)
             FROM {rows}
         """)
         self.insert_jobs = sql("""
