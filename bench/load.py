@@ -19,6 +19,7 @@ import uvloop
 
 _WRK = Path(__file__).with_name("post.lua")
 _PADDING = "x" * 300
+_LAST_ANSWER_SECONDS = 60.0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,13 +180,17 @@ async def _run(plan: Plan) -> Result:
     else:
         for connection in connections:
             again(connection)
-        while time.perf_counter() - began < plan.seconds and load.sent < plan.events:
-            await asyncio.sleep(0.01)
+        await _until(lambda: load.sent >= plan.events, plan.seconds)
     load.stopping = True
-    deadline = time.perf_counter() + 60
-    while any(connection.busy for connection in connections) and time.perf_counter() < deadline:
-        await asyncio.sleep(0.005)
+    await _until(lambda: not any(connection.busy for connection in connections), _LAST_ANSWER_SECONDS)
     return load.result(time.perf_counter() - began)
+
+
+async def _until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait for the condition, or that long; looked at often, as asking is cheaper here than being told."""
+    deadline = time.perf_counter() + seconds
+    while not condition() and time.perf_counter() < deadline:  # noqa: ASYNC110  less work than an event each
+        await asyncio.sleep(0.005)
 
 
 async def _at_rate(load: _Load, idle: list[_Connection], began: float) -> None:

@@ -33,6 +33,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         directory = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         directory = directory.absolute()
+        directory.mkdir(parents=True, exist_ok=True)
         url = None
         if arguments.database == "postgresql":
             url = stack.enter_context(postgres(directory / "postgres"))

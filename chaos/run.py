@@ -177,9 +177,8 @@ class Rig:
         """How many events were accepted so far."""
         return len({said.uid for said in self.said() if said.what == "accepted"})
 
-    def drain(self) -> float:
-        """Wait until nothing is left to do; returns after how many seconds. Raises TimeoutError."""
-        began = time.monotonic()
+    def drain(self) -> None:
+        """Wait until nothing is left to do; raises TimeoutError."""
         with open_store(self.service.settings()) as storage:
 
             def left() -> dict[str, int]:
@@ -191,7 +190,6 @@ class Rig:
                 wait_for(lambda: not left(), _DRAIN_SECONDS, "the queue to drain")
             except TimeoutError:
                 raise TimeoutError(f"the queue does not drain: {left()}") from None
-        return time.monotonic() - began
 
     def judge(self, *, workers_lost: int = 0) -> Verdict:
         """Check every invariant."""
@@ -255,8 +253,14 @@ def run(plan: Plan, directory: Path, tell: Callable[[str], None] = lambda line: 
                 tell(f"{max(0.0, left - 10):4.0f} s to go; {rig.accepted()} events accepted; {deeds}")
             nemesis.heal()
         tell("healed; draining")
-        drained = rig.drain()
+        began, stuck = time.monotonic(), []
+        try:
+            rig.drain()
+        except TimeoutError as error:
+            stuck.append(f"I1: {error}")
+        drained = time.monotonic() - began
         verdict = rig.judge(workers_lost=nemesis.workers_lost)
+        verdict.violations += stuck
         asked = {0, -signal.SIGTERM, -signal.SIGKILL}
         failed = sum(n for code, n in rig.failures().items() if code not in asked)
         if failed:

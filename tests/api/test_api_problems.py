@@ -1,6 +1,7 @@
 """Errors that are not about content: forms, methods, sizes, stores that are away, and what nobody expected."""
 
 import logging
+import socket
 import sqlite3
 
 import httpx
@@ -140,6 +141,21 @@ def test_a_failing_reconciliation_does_not_undo_the_answer(
     object.__setattr__(api.services, "reconcile", fail)
     answer = admin.post(f"{SUPPLIER}/endpoints/{endpoint['id']}/disable")
     assert (answer.status_code, answer.json()["enabled"]) == (200, False)
+
+
+def test_a_client_that_goes_away_is_no_error_of_ours(
+    api: Api, admin: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = httpx.URL(api.url)
+    head = f"PUT {SUPPLIER} HTTP/1.1\r\nHost: x\r\nAuthorization: {admin.headers['authorization']}\r\n"
+    with caplog.at_level(logging.WARNING):
+        with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
+            connection.sendall(f'{head}Content-Length: 100\r\n\r\n{{"name":'.encode())
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4_096):
+                pass
+        problem(admin.get(SUPPLIER), 404)
+    assert caplog.text == ""
 
 
 def test_errors_have_their_headers() -> None:

@@ -1,6 +1,5 @@
 """Deliveries: listed, seen with their attempts, sent again one by one or, paced, by the thousand."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -14,6 +13,7 @@ from ringbearer.api.reading import ApiRequest, Cursor, Limit, Nothing, path_id, 
 from ringbearer.api.services import ApiServices
 from ringbearer.domain.deliveries import DeliveryDetail, State
 from ringbearer.domain.keys import Key
+from ringbearer.domain.times import Moment
 from ringbearer.errors import Conflict, NotFound
 from ringbearer.storage.history import Filter, Replay
 
@@ -21,7 +21,6 @@ _RETRIED = frozenset({State.DEAD, State.DELIVERED, State.SCHEDULED})
 """States in which a retry changes something; in the others a delivery is on its way already."""
 
 Text = Annotated[str, Meta(max_length=128)]
-Moment = Annotated[datetime, Meta(tz=True)]
 
 
 class DeliveryFilter(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -89,8 +88,8 @@ class ReplayProgress(msgspec.Struct, frozen=True, kw_only=True):
     filter: Filter
     matched: int
     moved: int
-    created_at: datetime
-    finished_at: datetime | None
+    created_at: Moment
+    finished_at: Moment | None
 
 
 @get("/v1/deliveries")

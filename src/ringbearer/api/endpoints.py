@@ -25,6 +25,7 @@ from ringbearer.domain.endpoints import (
     Target,
 )
 from ringbearer.domain.keys import Key
+from ringbearer.domain.times import Moment
 from ringbearer.errors import Conflict, InvalidInput, NotFound, UrlRefused
 
 DEFAULT_GRACE = 86_400.0
@@ -121,7 +122,7 @@ class NewSecret(msgspec.Struct, frozen=True, kw_only=True):
 
     secret: str
     public_key: str | None
-    previous_valid_until: datetime
+    previous_valid_until: Moment
 
 
 @post(_PATH)

@@ -39,6 +39,22 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     duplicate: bool
 
 
+class SupplierPage(Page[Supplier]):
+    """A part of the list of suppliers."""
+
+
+class EndpointPage(Page[Endpoint]):
+    """A part of the list of a supplier's endpoints."""
+
+
+class DeliveryPage(Page[Delivery]):
+    """A part of the list of deliveries."""
+
+
+class KeyPage(Page[Key]):
+    """A part of the list of API keys."""
+
+
 @dataclass(frozen=True)
 class Operation:
     """One method of one path. `answers` gives a type, a media type or None for nothing, by status."""
@@ -145,7 +161,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         body=SupplierBody,
         body_required=False,
     ),
-    _get(_SUPPLIERS, "listSuppliers", "Suppliers", "List suppliers by id.", Page[Supplier], query=PageQuery),
+    _get(_SUPPLIERS, "listSuppliers", "Suppliers", "List suppliers by id.", SupplierPage, query=PageQuery),
     _get(_SUPPLIER, "getSupplier", "Suppliers", "See a supplier.", Supplier, problems=(404,)),
     Operation(
         "DELETE",
@@ -173,7 +189,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         "listEndpoints",
         "Endpoints",
         "List a supplier's endpoints, oldest first. Keys with the scope read see header values masked.",
-        Page[Endpoint],
+        EndpointPage,
         query=PageQuery,
         problems=(404,),
     ),
@@ -261,7 +277,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         "listDeliveries",
         "Deliveries",
         "List deliveries, newest first.",
-        Page[Delivery],
+        DeliveryPage,
         query=DeliveriesQuery,
         problems=(404,),
     ),
@@ -318,7 +334,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         "listKeys",
         "Keys",
         "List API keys, oldest first.",
-        Page[Key],
+        KeyPage,
         query=PageQuery,
         keys="admin",
     ),

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import msgspec
 from litestar import Request
 from litestar.datastructures import State
+from litestar.exceptions import InternalServerException
 from msgspec import Meta
 
 from ringbearer.api.problems import Refusal
@@ -63,7 +64,7 @@ async def read_body(
     `check` may find more problems in those fields that are of the right type. Raises Refusal for anything but
     plain JSON, and InvalidInput with all problems.
     """
-    body = await request.body()
+    body = await _whole_body(request)
     if not body:
         content: object = {}
     else:
@@ -72,6 +73,13 @@ async def read_body(
     if not isinstance(content, dict):
         _refuse([("", "expected a JSON object")])
     return _build(content, kind, check, strict=True)
+
+
+async def _whole_body(request: ApiRequest) -> bytes:
+    try:
+        return await request.body()
+    except InternalServerException:  # Litestar's word for a client that went away; nobody reads the answer
+        raise Refusal(400, "the connection ended before the body did") from None
 
 
 def read_query(request: ApiRequest, kind: type[T], check: Callable[[Fields], Problems] | None = None) -> T:

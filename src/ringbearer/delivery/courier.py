@@ -68,6 +68,7 @@ class _Slot:
         "dialled",
         "header_bytes",
         "headers",
+        "multiplexed",
         "opened",
         "order",
         "refuse",
@@ -75,9 +76,10 @@ class _Slot:
         "trouble",
     )
 
-    def __init__(self, curl: pycurl.Curl, refuse: Callable[[str], str | None]) -> None:
+    def __init__(self, curl: pycurl.Curl, refuse: Callable[[str], str | None], multiplexed: set[int]) -> None:
         self.curl = curl
         self.refuse = refuse
+        self.multiplexed = multiplexed
         self.headers: list[bytes] = []
         self.header_bytes = 0
         self.body = bytearray()
@@ -130,12 +132,16 @@ class _Slot:
         self.dialled = True
         return opened
 
-    def close_opened(self, *_: object) -> int:
-        """pycurl gives libcurl a duplicate of the socket, which is all that should be left of it."""
+    def duplicated(self, descriptor: int, _purpose: int) -> int:
+        """pycurl gave libcurl a duplicate of the socket, which is all that should be left of it."""
+        self.multiplexed.discard(descriptor)  # what had this number before
+        self.close_opened()
+        return 0
+
+    def close_opened(self) -> None:
         if self.opened is not None:
             self.opened.close()
             self.opened = None
-        return 0
 
 
 class Courier:
@@ -163,6 +169,7 @@ class Courier:
         self._watched: dict[int, int] = {}
         self._idle: set[int] = set()
         self._bells: set[int] = set()
+        self._multiplexed: set[int] = set()
         self._due: float | None = None
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
@@ -222,19 +229,22 @@ class Courier:
         if self._due is not None:
             timeout = max(0.0, min(timeout, self._due - now))
         rang = False
-        for descriptor, happened in self._epoll.poll(timeout, _EVENTS):
-            if descriptor in self._bells:
+        events = self._epoll.poll(timeout, _EVENTS)
+        # First what nobody waits for, so that what begins now begins on connections that were silent till now.
+        for descriptor, _ in events:
+            if descriptor in self._idle:
+                self._disown(descriptor)
+            elif descriptor in self._bells:
                 rang = True
-            elif descriptor in self._idle:
-                self._forget(descriptor)
-            else:
+        if self._due is not None and clock.monotonic() >= self._due:
+            self._due = None
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        for descriptor, happened in events:
+            if descriptor in self._watched and descriptor not in self._idle:
                 mask = pycurl.CSELECT_IN if happened & _READABLE else 0
                 if happened & select.EPOLLOUT:
                     mask |= pycurl.CSELECT_OUT
                 self._multi.socket_action(descriptor, mask)
-        if self._due is not None and clock.monotonic() >= self._due:
-            self._due = None
-            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         return self._finished(), rang
 
     def abandon(self) -> list[Order]:
@@ -291,6 +301,8 @@ class Courier:
             blocked=None if slot.dialled else slot.blocked,
             os_errno=int(curl.getinfo(pycurl.OS_ERRNO)) if code == pycurl.E_COULDNT_CONNECT else 0,
         )
+        if slot.headers and slot.headers[0].startswith(b"HTTP/2"):
+            self._multiplexed.add(curl.getinfo(pycurl.ACTIVESOCKET))
         self._multi.remove_handle(curl)
         slot.order = None
         self._free.append(slot)
@@ -327,11 +339,23 @@ class Courier:
     def _on_timer(self, milliseconds: int) -> None:
         self._due = None if milliseconds < 0 else clock.monotonic() + milliseconds / 1000
 
-    def _forget(self, descriptor: int) -> None:
-        """An idle connection became readable: closed by its server, or worse. libcurl finds out on its own."""
+    def _disown(self, descriptor: int) -> None:
+        """An idle connection became readable: closed by its server, or it says what nobody asked for.
+
+        libcurl looks for that at most once a second, and would take it for the answer to its next request
+        (seen with 8.23). After the shutdown it finds the connection dead when it tries, and makes another. In
+        HTTP/2 every answer names its request, and a server may speak at any time: there libcurl sorts it out.
+        """
         self._idle.discard(descriptor)
         del self._watched[descriptor]
         self._unregister(descriptor)
+        if descriptor not in self._multiplexed:
+            with contextlib.suppress(OSError):  # closed by the other end
+                borrowed = socket.socket(fileno=descriptor)
+                try:
+                    borrowed.shutdown(socket.SHUT_RDWR)
+                finally:
+                    borrowed.detach()
 
     def _unregister(self, descriptor: int) -> None:
         with contextlib.suppress(OSError, ValueError):  # closed already
@@ -341,7 +365,7 @@ class Courier:
 
     def _new_slot(self) -> _Slot:
         curl = pycurl.Curl()
-        slot = _Slot(curl, self._refuse)
+        slot = _Slot(curl, self._refuse, self._multiplexed)
         self._all[curl] = slot
         for option, value in (
             (pycurl.POST, 1),
@@ -363,7 +387,7 @@ class Courier:
             (pycurl.HEADERFUNCTION, slot.take_header),
             (pycurl.WRITEFUNCTION, slot.take_body),
             (pycurl.OPENSOCKETFUNCTION, slot.dial),
-            (pycurl.SOCKOPTFUNCTION, slot.close_opened),
+            (pycurl.SOCKOPTFUNCTION, slot.duplicated),
         ):
             curl.setopt(option, value)
         return slot

@@ -204,7 +204,7 @@ class Worker:
         batch, began = self._unsettled[:_SETTLE_MOST], clock.monotonic()
         failpoints.reach("worker.settling")
         try:
-            settled = self._queue.settle(batch, now=clock.now())
+            settled = self._write_down(batch)
         except StoreUnavailable as error:
             return self._postpone_settling(error)
         except Exception:
@@ -254,6 +254,18 @@ class Worker:
         self._failed("settle", error)
         self._next_settle = self._settle_again = clock.monotonic() + _STORE_PAUSE
         return False
+
+    def _write_down(self, batch: list[Outcome]) -> set[str]:
+        """Settle; an outcome that the store cannot hold loses its details, and does not stop the others."""
+        try:
+            return self._queue.settle(batch, now=clock.now())
+        except StoreUnavailable:
+            raise
+        except Exception:
+            if len(batch) == 1:
+                _log.exception("an outcome of %s cannot be stored as it is", batch[0].lease.delivery_id)
+                return self._queue.settle([_without_details(batch[0])], now=clock.now())
+        return set().union(*(self._write_down([outcome]) for outcome in batch))
 
     def _disable_gone(self) -> None:
         """Disable endpoints that said they are gone; their deliveries are held by whoever claims them next."""
@@ -315,6 +327,20 @@ def _stripped(outcome: Outcome) -> Outcome:
             duration=record.duration,
             status_code=record.status_code,
             error="unstorable_answer: what came back could not be stored",
+            response_body=None,
+            response_headers=None,
+        )
+    return Outcome(lease=outcome.lease, state=outcome.state, due_at=outcome.due_at, record=record)
+
+
+def _without_details(outcome: Outcome) -> Outcome:
+    record = outcome.record
+    if record is not None:
+        record = Record(
+            started_at=record.started_at,
+            duration=record.duration,
+            status_code=record.status_code,
+            error="internal_error: what came back could not be stored",
             response_body=None,
             response_headers=None,
         )

@@ -8,10 +8,11 @@ ready ──claim──▸ leased ──2xx──▸ delivered ──replay─�
   └─released, or lease expired─┘     (any but leased and finished) ──cancel──▸ cancelled
 """
 
-from datetime import datetime
 from enum import StrEnum
 
 import msgspec
+
+from ringbearer.domain.times import Moment
 
 
 class State(StrEnum):
@@ -73,7 +74,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One try to deliver. `duration` in seconds; `error` is a code, and a sentence after a colon."""
 
     number: int
-    started_at: datetime
+    started_at: Moment
     status_code: int | None = None
     duration: float
     error: str | None = None
@@ -118,10 +119,10 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     priority: str
     attempt_count: int
-    due_at: datetime | None = None
+    due_at: Moment | None = None
     reason: str | None = None
-    created_at: datetime
-    finished_at: datetime | None = None
+    created_at: Moment
+    finished_at: Moment | None = None
 
 
 class DeliveryDetail(Delivery, frozen=True, kw_only=True):

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
+
+from ringbearer.domain.times import Moment
 
 EVENT_TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 """An event type: words of letters, digits, `_` and `-`, joined by dots; at most 128 characters."""
@@ -43,8 +44,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     public_key: str | None = None
     enabled: bool = True
     disabled_reason: str | None = None
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
 
     def wants(self, event_type: str) -> bool:
         """Whether one of the patterns matches: exactly, by `prefix.*`, or by `*`."""

@@ -5,6 +5,8 @@ from typing import Literal
 
 import msgspec
 
+from ringbearer.domain.times import Moment
+
 Priority = Literal["urgent", "high", "normal", "bulk"]
 LANES: tuple[Priority, ...] = ("urgent", "high", "normal", "bulk")
 """The lanes of the queue, most important first. A stored lane is its index here."""
@@ -35,15 +37,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     supplier_id: str
     type: str
-    timestamp: datetime
+    timestamp: Moment
     data: msgspec.Raw
     idempotency_key: str | None = None
     occasion_date: date | None = None
     priority: Priority
-    deliver_at: datetime | None = None
+    deliver_at: Moment | None = None
     ordering_key: str | None = None
     tags: tuple[str, ...] = ()
-    created_at: datetime
+    created_at: Moment
 
 
 def body(event_id: str, event_type: str, timestamp: str, data: str) -> bytes:

@@ -3,9 +3,10 @@
 import hashlib
 import re
 import secrets
-from datetime import datetime
 
 import msgspec
+
+from ringbearer.domain.times import Moment
 
 SCOPE = re.compile(r"admin|publish|read|supplier:[A-Za-z0-9._-]{1,64}")
 
@@ -16,7 +17,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     scope: str
     name: str | None = None
-    created_at: datetime
+    created_at: Moment
     last_four: str
 
     @property

@@ -1,10 +1,11 @@
 """A supplier: the tenant whose systems hear about events."""
 
 import re
-from datetime import datetime
 from typing import Literal
 
 import msgspec
+
+from ringbearer.domain.times import Moment
 
 Tier = Literal["standard", "premium", "enterprise"]
 SUPPLIER_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -18,5 +19,5 @@ class Supplier(msgspec.Struct, frozen=True, kw_only=True):
     tier: Tier = "standard"
     timezone: str = "UTC"
     metadata: dict[str, object] = {}
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment

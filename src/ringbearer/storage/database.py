@@ -25,6 +25,8 @@ class Database(ABC):
     """A FROM item named `r` whose column `value` goes through the JSON array in the parameter `:rows`."""
     skip_locked: str
     """What a SELECT of jobs ends with, so that two workers never wait for the same row."""
+    among: str
+    """Says, around a SELECT of ids, that an id is one of them, such that each is looked up by its index."""
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

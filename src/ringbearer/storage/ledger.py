@@ -73,7 +73,7 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._shard = os.getpid() % _SHARDS
-        self._sql = Statements(database.rows, database.skip_locked)
+        self._sql = Statements(database.rows, database.skip_locked, database.among)
 
     # ── in ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -199,4 +199,6 @@ def _name(table: str, day: int) -> str:
 
 
 def _exists(connection: Connection, name: str) -> bool:
-    return connection.execute(text("SELECT to_regclass(:name)"), {"name": name}).scalar() is not None
+    # Not by to_regclass, which may still know what another process has just dropped.
+    query = text("SELECT 1 FROM pg_class WHERE relname = :name AND pg_table_is_visible(oid)")
+    return connection.execute(query, {"name": name}).first() is not None

@@ -1,8 +1,8 @@
 """The statements of the ledger, one text for both databases.
 
 `{rows}` is a FROM item `r` whose `value` goes through a JSON array of arrays; `r.value ->> 0` is the first field
-of each. `{skip}` keeps workers from waiting for each other's rows. Conditions on `state` stand as literals,
-because only then do the partial indexes serve.
+of each. `{skip}` keeps workers from waiting for each other's rows, and `among` makes a query a set to look up
+one by one. Conditions on `state` stand as literals, because only then do the partial indexes serve.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class Selection(NamedTuple):
 class Statements:
     """Every statement of the ledger, written for one database."""
 
-    def __init__(self, rows: str, skip: str) -> None:
+    def __init__(self, rows: str, skip: str, among: str) -> None:
         def sql(template: str) -> TextClause:
             return text(template.replace("{rows}", rows).replace("{skip}", skip))
 
@@ -75,14 +75,15 @@ class Statements:
         # Events are numbered before they are committed: the first to come need not have the smallest id.
         self.promote = sql("""
             UPDATE jobs SET state = CASE WHEN due_at IS NULL THEN 'ready' ELSE 'scheduled' END
-            WHERE state = 'waiting' AND delivery_id IN (
+            WHERE state = 'waiting' AND delivery_id """ + among.format("""
                 SELECT (SELECT min(j.delivery_id) FROM jobs AS j
                         WHERE j.endpoint_id = r.value ->> 0 AND j.ordering_key = r.value ->> 1
                           AND j.state = 'waiting')
                 FROM {rows}
                 WHERE NOT EXISTS (SELECT 1 FROM jobs AS p
                                   WHERE p.endpoint_id = r.value ->> 0 AND p.ordering_key = r.value ->> 1
-                                    AND p.state <> 'waiting' AND p.state <> 'dead'))
+                                    AND p.state <> 'waiting' AND p.state <> 'dead')
+                """) + """
             RETURNING lane, state
         """)
 
@@ -97,7 +98,7 @@ class Statements:
         def lease(which: str) -> str:
             return f"""
                 UPDATE jobs SET state = 'leased', attempt = attempt + 1, due_at = :until, worker = :worker
-                WHERE delivery_id IN ({which})
+                WHERE delivery_id {among.format(which)}
                 RETURNING delivery_id, event_id, endpoint_id, supplier_id, attempt, lane, rank, attempt_base,
                           ordering_key, accepted_at
             """

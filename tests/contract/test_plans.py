@@ -1,0 +1,169 @@
+"""No statement of the hot path walks all jobs, however many are queued."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, TextClause, text
+
+from contract.making import ENDPOINT, admission, claim, event_id, nobody, settle
+from ringbearer import clock
+from ringbearer.domain.deliveries import State
+from ringbearer.storage import retention as retention_module
+from ringbearer.storage.base import Storage, open_storage
+from ringbearer.storage.history import Filter, _joined
+from ringbearer.storage.ledger import Ledger
+from ringbearer.storage.statements import Statements
+from ringbearer.storage.vault import Vault, generate_key
+
+FAR = clock.now() + 3_600 * clock.SECOND
+WALKED = re.compile(
+    r"SCAN (jobs|j|p|deliveries|d|events|e|attempts|i)\b(?! USING (COVERING )?INDEX)"
+    r"|Seq Scan on (jobs|deliveries_|events_|attempts_|idempotency).*cost=\d+\.\d+\.\.(?!0\.00)"  # not empty
+)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def crowded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    """A store with 20,000 jobs in all states, and statistics about them."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('crowded') / 'store.db'}"
+    else:
+        from psycopg import connect
+
+        server: str = request.getfixturevalue("postgres_server")
+        with connect(server, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE crowded TEMPLATE migrated")
+        url = server.replace("/postgres?", "/crowded?", 1)
+    with open_storage(url, Vault([generate_key()])) as storage:
+        storage.migrate()
+        _fill(storage)
+        yield storage
+
+
+def _fill(storage: Storage) -> None:
+    endpoints = [f"ep_{n:032x}" for n in range(40)]
+    for n in range(10):
+        made = [
+            admission(*endpoints, lane=m % 4, supplier_id=f"s{m}", idempotency_key=f"k{n}")
+            for m in range(50)
+        ]
+        storage.ledger.accept(made)
+        if n < 4:
+            leases = storage.ledger.claim([500] * 4, worker="w", until=FAR)
+            ends = (State.SCHEDULED, State.DEAD, State.DELIVERED, State.HELD)
+            settle(storage, leases[:1_500], ends[n])
+    for n in range(20):
+        storage.ledger.accept([admission(ordering_key=f"k{n}") for _ in range(50)])
+    body = '"' + "x" * 1_000 + '"'
+    for _ in range(4):  # a table of few and small events would rightly be walked
+        storage.ledger.accept([nobody(data=body) for m in range(2_500)])
+    with storage.database.write() as connection:
+        connection.exec_driver_sql("ANALYZE")
+
+
+Example = tuple[Callable[[Statements], TextClause], dict[str, Any]]
+
+
+def _rows(*first: object) -> str:
+    """A batch of 100 with ids that may exist."""
+    ids = ["dlv_" + event_id(clock.now())[4:] + "0000" for _ in range(100)]
+    return json.dumps([[i, *first] for i in ids])
+
+
+HOT: dict[str, Example] = {
+    "claim": (lambda s: s.claim, {"n0": 80, "n1": 40, "n2": 20, "n3": 10, "until": FAR, "worker": "w"}),
+    "claim_more": (lambda s: s.claim_more, {"spare": 50, "until": FAR, "worker": "w"}),
+    "load_events": (
+        lambda s: s.load_events,
+        {"rows": json.dumps([[event_id(clock.now())] for _ in range(100)])},
+    ),
+    "finish": (lambda s: s.finish, {"rows": _rows(1)}),
+    "put_back": (lambda s: s.put_back, {"rows": _rows(1, "scheduled", FAR, 0, None)}),
+    "extend": (lambda s: s.extend, {"rows": _rows(1, FAR)}),
+    "close_deliveries": (
+        lambda s: s.close_deliveries,
+        {"rows": _rows("delivered", 1, None, FAR), "low": "dlv_0", "high": "dlv_f"},
+    ),
+    "stage": (lambda s: s.due.take, {"now": FAR, "limit": 1_000}),
+    "look what is due": (lambda s: s.due.look, {"now": FAR, "limit": 1}),
+    "rescue": (lambda s: s.expired.take, {"now": FAR, "limit": 1_000}),
+    "look what expired": (lambda s: s.expired.look, {"now": FAR, "limit": 1}),
+    "shift": (lambda s: s.shift, {"rows": _rows("ready", None)}),
+    "promote": (lambda s: s.promote, {"rows": json.dumps([[ENDPOINT, f"k{n}"] for n in range(20)])}),
+    "unhold": (lambda s: s.to_unhold.look, {"limit": 1}),
+    "orphans": (lambda s: s.orphans.look, {"limit": 1}),
+    "stuck": (lambda s: s.stuck.look, {"limit": 10}),
+    "next_due": (lambda s: s.next_due, {}),
+    "oldest": (lambda s: s.oldest, {}),
+    "revivable": (lambda s: s.revivable.take, {"rows": _rows()}),
+    "revive": (lambda s: s.revive, {"rows": _rows(0, FAR, 1, "ready")}),
+    "requeue": (
+        lambda s: s.requeue,
+        {"rows": _rows(), "low": "dlv_0", "high": "dlv_f", "now": FAR, "to_lane": None},
+    ),
+    "reopen": (lambda s: s.reopen, {"rows": _rows(), "low": "dlv_0", "high": "dlv_f"}),
+}
+
+
+def plan(connection: Connection, sql: str, parameters: dict[str, Any]) -> str:
+    """What the database means to do. PostgreSQL is asked for the plan that fits any parameters: it may choose
+    that for a statement that it has prepared, and knows no numbers then."""
+    if connection.dialect.name == "sqlite":
+        return "\n".join(row[3] for row in connection.execute(text("EXPLAIN QUERY PLAN " + sql), parameters))
+    connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+    found = connection.execute(text("EXPLAIN (GENERIC_PLAN) " + _numbered(sql, parameters)), {})
+    return "\n".join(row[0] for row in found)
+
+
+def _numbered(sql: str, parameters: dict[str, Any]) -> str:
+    """`:name` as `$1`, with the type that the driver would give it."""
+    for number, (name, value) in enumerate(parameters.items(), 1):
+        kind = "bigint" if isinstance(value, int) else "text" if isinstance(value, str) else "smallint"
+        sql = re.sub(rf"(?<!:):{name}\b", f"${number}::{kind}", sql)
+    return sql.replace(":", r"\:")
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_a_hot_statement_walks_no_table(crowded: Storage, name: str) -> None:
+    choose, parameters = HOT[name]
+    sql = str(choose(_statements(crowded.ledger)).text)
+    with crowded.database.read() as connection:
+        found = plan(connection, sql, parameters)
+    assert not WALKED.search(found), found
+
+
+def _statements(ledger: Ledger) -> Statements:
+    return ledger._sql
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Filter(supplier_id="s7"),
+        Filter(supplier_id="s7", state=State.DELIVERED),
+        Filter(supplier_id="s7", state=State.SCHEDULED),
+        Filter(event_id="evt_0"),
+        Filter(endpoint_id=ENDPOINT),
+        Filter(state=State.DEAD),
+        Filter(state=State.SCHEDULED),
+    ],
+    ids=repr,
+)
+def test_a_page_of_deliveries_walks_no_table(crowded: Storage, wanted: Filter) -> None:
+    query = crowded.history._filtered(_joined(), wanted).order_by(text("deliveries.id DESC")).limit(50)
+    with crowded.database.read() as connection:
+        compiled = query.compile(connection, compile_kwargs={"literal_binds": True})
+        explain = "EXPLAIN QUERY PLAN " if connection.dialect.name == "sqlite" else "EXPLAIN "
+        found = "\n".join(str(row) for row in connection.exec_driver_sql(explain + str(compiled)))
+    assert not WALKED.search(found), found
+
+
+def test_claims_and_settlements_get_all_through_a_crowd(crowded: Storage) -> None:
+    """What is claimed by these plans is right, too: each delivery once, at most as many as asked for."""
+    leases = claim(crowded, 100)
+    assert len(leases) == len({x.delivery_id for x in leases}) == 400
+    assert len(settle(crowded, leases)) == 400
+    assert retention_module.PARTITIONED  # the tables that the patterns above name
