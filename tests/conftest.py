@@ -7,12 +7,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 
 from ringbearer import ids
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault, generate_key
 
 _TEMPLATE = "migrated"
+
+settings.register_profile("patient", deadline=None)  # how long an example takes says more of the machine
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from select import select
 
@@ -227,19 +228,20 @@ def _kill_backends(url: str) -> None:
 
 
 def test_a_postgres_bell_survives_the_loss_of_its_connections(postgres_url: str) -> None:
-    ringer, listener = PostgresBell(postgres_url, listen=False), PostgresBell(postgres_url, listen=True)
-    ringer.ring()
-    listener.hush()
-    _kill_backends(postgres_url)
-    assert heard(listener)  # the end of the connection wakes, too
-    for _ in range(2):
-        listener.hush()  # a worker does this each time it wakes, and each second
+    with (
+        closing(PostgresBell(postgres_url, listen=False)) as ringer,
+        closing(PostgresBell(postgres_url, listen=True)) as listener,
+    ):
         ringer.ring()
-    assert heard(listener)
-    listener.hush()
-    assert not heard(listener, within=0)
-    for bell in (ringer, listener):
-        bell.close()
+        listener.hush()
+        _kill_backends(postgres_url)
+        assert heard(listener)  # the end of the connection wakes, too
+        for _ in range(2):
+            listener.hush()  # a worker does this each time it wakes, and each second
+            ringer.ring()
+        assert heard(listener)
+        listener.hush()
+        assert not heard(listener, within=0)
 
 
 def test_a_bell_without_its_server_is_silent_and_raises_nothing(tmp_path: Path) -> None:

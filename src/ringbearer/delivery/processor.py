@@ -63,6 +63,7 @@ class HighPerformanceWebhookProcessor:
         self._share = max(1, int(slots * _SHARE))
         self._busy: Counter[str] = Counter()
         self._occupied = 0
+        self._attempts: list[AttemptMade] = []
         self._paused: dict[str, int] = {}
         self._lines: dict[str, _Line] = {}
         self._random = random.Random()  # noqa: S311  jitter, not a secret
@@ -136,12 +137,13 @@ class HighPerformanceWebhookProcessor:
     def poll(self, timeout: float) -> tuple[list[Outcome], bool]:
         """Drive what is in flight for at most `timeout` seconds: what became of it, and whether a bell rang."""
         returns, rang = self._courier.poll(timeout)
-        if not returns:
-            return [], rang
-        attempts: list[AttemptMade] = []
-        outcomes = [self._outcome(returned, attempts) for returned in returns]
-        self._telemetry.emit(AttemptsMade(attempts))
-        return outcomes, rang
+        return [self._outcome(returned, self._attempts) for returned in returns], rang
+
+    def report(self) -> None:
+        """Tell telemetry of the tries that came to an end since the last time."""
+        if self._attempts:
+            self._telemetry.emit(AttemptsMade(self._attempts))
+            self._attempts = []
 
     def abandon(self) -> list[Lease]:
         """Break off what is in flight; returns the leases, whose receivers may or may not have seen them."""

@@ -200,6 +200,7 @@ class Worker:
 
     def _settle(self) -> bool:
         """Write down what came to an end; on failure everything is kept for the next time."""
+        self._processor.report()
         self._disable_gone()
         batch, began = self._unsettled[:_SETTLE_MOST], clock.monotonic()
         failpoints.reach("worker.settling")

@@ -108,7 +108,7 @@ class PostgresBell(Bell):
             self._sender.execute(f"NOTIFY {_CHANNEL}", prepare=False)
         except psycopg.Error as error:
             _log.debug("could not ring: %s", error)
-            self._sender = None
+            self._drop_sender()
 
     def fileno(self) -> int | None:
         return self._ear.fileno() if self._ear is not None and not self._ear.closed else None
@@ -117,19 +117,33 @@ class PostgresBell(Bell):
         if not self._wants_to_listen:
             return
         try:
-            if self._ear is None or self._ear.closed:
+            if self._ear is not None:
+                for _ in self._ear.notifies(timeout=0):
+                    pass
+        except psycopg.Error as error:
+            _log.debug("the connection that listened is lost: %s", error)
+            self._drop_ear()
+        try:
+            if self._ear is None:
                 self._ear = self._connect()
                 self._ear.execute(f"LISTEN {_CHANNEL}", prepare=False)
-            for _ in self._ear.notifies(timeout=0):
-                pass
         except psycopg.Error as error:
             _log.debug("could not listen: %s", error)
-            self._ear = None
+            self._drop_ear()
 
     def close(self) -> None:
-        for connection in (self._sender, self._ear):
-            if connection is not None:
-                connection.close()
+        self._drop_sender()
+        self._drop_ear()
+
+    def _drop_sender(self) -> None:
+        if self._sender is not None:
+            self._sender.close()
+            self._sender = None
+
+    def _drop_ear(self) -> None:
+        if self._ear is not None:
+            self._ear.close()
+            self._ear = None
 
     def _connect(self) -> psycopg.Connection:
         return psycopg.connect(

@@ -1,0 +1,107 @@
+"""A rate limit lets through as much as it says in any window of time, and delays nothing needlessly."""
+
+from bisect import bisect_left
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringbearer import clock
+from ringbearer.domain.endpoints import RateLimit
+from ringbearer.limits.base import MAX_REMEMBERED, slots
+
+limits = st.builds(RateLimit, requests=st.integers(1, 12), period=st.sampled_from([0.001, 0.07, 0.29, 1.0]))
+asks = st.lists(st.tuples(st.integers(0, 600_000), st.integers(0, 15)), max_size=40)
+START = 1_700_000_000 * clock.SECOND
+
+
+def window(limit: RateLimit) -> int:
+    return round(limit.period * clock.SECOND)
+
+
+def play(limit: RateLimit, given_asks: list[tuple[int, int]]) -> list[int]:
+    """Ask again and again, each time so much later, for so many; returns when sends went out."""
+    now, history, sent = START, list[int](), list[int]()
+    for later, count in given_asks:
+        now += later
+        times, history = slots(history, limit, count, now)
+        assert len(times) == count
+        assert times == sorted(times)
+        assert all(moment >= now for moment in times)
+        sent += [moment for moment in times if moment == now]
+    return sent
+
+
+def most_in_any_window(sent: list[int], period: int) -> int:
+    return max((bisect_left(sent, moment + period) - n for n, moment in enumerate(sent)), default=0)
+
+
+@given(limits, asks)
+def test_no_window_holds_more_than_the_limit(limit: RateLimit, given_asks: list[tuple[int, int]]) -> None:
+    assert most_in_any_window(play(limit, given_asks), window(limit)) <= limit.requests
+
+
+@given(limits, asks)
+def test_nothing_is_delayed_that_could_go(limit: RateLimit, given_asks: list[tuple[int, int]]) -> None:
+    now, history, sent = START, list[int](), list[int]()
+    for later, count in given_asks:
+        now += later
+        times, history = slots(history, limit, count, now)
+        free = limit.requests - sum(moment > now - window(limit) for moment in sent)
+        assert times.count(now) == min(count, free)
+        sent += [now] * times.count(now)
+
+
+@given(limits, st.integers(1, 40))
+def test_an_estimate_is_when_it_may_really_go(limit: RateLimit, count: int) -> None:
+    times, history = slots([], limit, count, START)
+    for moment in times[limit.requests :]:
+        again, history = slots(history, limit, 1, moment)
+        assert again == [moment]
+
+
+@given(limits, asks)
+def test_no_more_is_remembered_than_the_limit_needs(
+    limit: RateLimit, given_asks: list[tuple[int, int]]
+) -> None:
+    now, history = START, list[int]()
+    for later, count in given_asks:
+        now += later
+        _, history = slots(history, limit, count, now)
+        assert len(history) <= limit.requests
+
+
+@pytest.mark.parametrize("requests", [MAX_REMEMBERED, 1_001, 1_500, 2_000, 12_345, 1_000_000])
+def test_a_fast_limit_is_kept_with_little_memory(requests: int) -> None:
+    limit = RateLimit(requests=requests, period=1.0)
+    history: list[int] = []
+    sent: list[int] = []
+    for tick in range(0, 5 * clock.SECOND // 2, 10_000):
+        times, history = slots(history, limit, min(requests, 1_001), START + tick)
+        sent += [moment for moment in times if moment == START + tick]
+    assert len(history) <= MAX_REMEMBERED
+    assert most_in_any_window(sent, clock.SECOND) <= requests
+    if requests < 100_000:  # one tick is longer than the parts of a faster one
+        assert len(sent) >= 2.4 * requests * 0.9
+
+
+def test_whoever_reads_the_clock_a_little_earlier_takes_no_more_than_is_left() -> None:
+    """Another worker sent later than this one's `now`, while this one waited for its turn."""
+    limit = RateLimit(requests=2, period=1.0)
+    times, history = slots([START + 500], limit, 2, START)
+    assert times == [START, START + 500 + clock.SECOND]
+    assert history == [START + 500, START + 500]
+
+
+def test_a_clock_that_was_set_back_delays_for_no_more_than_a_period() -> None:
+    limit = RateLimit(requests=2, period=1.0)
+    hour = 3_600 * clock.SECOND
+    times, history = slots([START - 10, START], limit, 1, START - hour)
+    assert times == [START - hour - 10 + clock.SECOND]
+    times, _ = slots(history, limit, 2, START - hour + clock.SECOND)
+    assert times == [START - hour + clock.SECOND] * 2
+
+
+def test_a_clock_that_was_set_forward_frees_the_window() -> None:
+    limit = RateLimit(requests=1, period=1.0)
+    assert slots([START], limit, 1, START + 3_600 * clock.SECOND)[0] == [START + 3_600 * clock.SECOND]
