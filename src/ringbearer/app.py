@@ -149,6 +149,7 @@ def work(settings: Settings) -> None:
     prepare_process(settings)
     services = Services(settings, listen=True)
     try:
+        services.storage.catalog.check_seals()
         uvloop.run(_work(services))
     finally:
         services.close()

@@ -70,6 +70,7 @@ class Publisher:
             await self.commit([])  # whoever came before this, waiting or under way, has been answered then
             self._committer.cancel()
             await asyncio.gather(self._committer, return_exceptions=True)
+            self._committer = None
         self._store_thread.shutdown()
 
     def offer(self, event: NewEvent, answered: "Answered") -> bool:

@@ -1,7 +1,7 @@
 """Settings: one validated place; a file is overruled by the environment, and that by arguments.
 
-Every setting is `name` in `ringbearer.toml`, `RINGBEARER_NAME` in the environment and `--name` on the command
-line. What is not said stays unset, and has the default that stands here.
+Every setting is `name` in `ringbearer.toml` and `RINGBEARER_NAME` in the environment; those that change from run
+to run are `--name` on the command line too. What is not said stays unset, and has the default that stands here.
 """
 
 import os
@@ -57,7 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """`pretty` on a terminal and `json` elsewhere when unset."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics_port: int | None = None
-    """Where `work` serves /metrics and /health; nowhere when unset."""
+    """Where a worker started by `work` serves its metrics; nowhere when unset. `up` has no use for it."""
 
     @property
     def store_url(self) -> str:
@@ -93,7 +93,8 @@ def load(overrides: Mapping[str, object] | None = None, environ: Mapping[str, st
     merged: dict[str, object] = {}
     for layer in layers:
         for name, (value, source) in layer.items():
-            merged[name] = _convert(name, value, source)
+            if value != "" or name not in _FIELDS:  # what is empty is not said
+                merged[name] = _convert(name, value, source)
     settings = Settings(**merged)  # type: ignore[arg-type]  # each value was converted to its field's type
     _check(settings)
     return settings
@@ -113,6 +114,8 @@ def _from_file(path: Path | None) -> _Layer:
         content = tomllib.loads(chosen.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{chosen} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise ConfigurationError(f"{chosen} cannot be read: {error.strerror}") from None
     return {name: (value, f"{name} in {chosen}") for name, value in content.items()}
 
 
@@ -148,12 +151,11 @@ def _convert(name: str, value: object, source: str) -> object:
         value = [part.strip() for part in value.split(",") if part.strip()]
     if isinstance(value, Path):
         value = str(value)
-    if isinstance(value, str) and value == "" and name not in {"host"}:
-        return field.default
     try:
         return msgspec.convert(value, field.type, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{source}: {error}, got {value!r}") from None
+        shown = "something else" if name.endswith("_key") else repr(value)
+        raise ConfigurationError(f"{source}: {error}, got {shown}") from None
 
 
 def _decode(kind: type, value: object) -> object:
@@ -171,11 +173,12 @@ def _check(settings: Settings) -> None:
         ("retention_days", 0.01, 36_500),
         ("changes_per_minute", 0, 1_000_000),
         ("stop_grace", 0, 3_600),
+        ("metrics_port", 0, 65_535),
     )
     for name, low, high in ranges:
         value = getattr(settings, name)
-        if not low <= value <= high:
-            raise ConfigurationError(f"{name} must be between {low:g} and {high:g}, got {value:g}")
+        if value is not None and not low <= value <= high:
+            raise ConfigurationError(f"{name} must be between {low} and {high}, got {value}")
     for network in settings.allow_networks:
         try:
             ip_network(network, strict=False)

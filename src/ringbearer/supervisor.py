@@ -6,6 +6,7 @@ whose end tells the children that their parent is gone, however it went.
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -14,6 +15,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 import httpx
 import msgspec
@@ -39,12 +41,27 @@ def up(settings: Settings) -> None:
     """Run everything on this machine until SIGTERM or SIGINT; raises ConfigurationError when it cannot start."""
     prepare_process(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    only_one = _lock(settings.data_dir / "up.lock")
     listener = _bind(settings)
     with open_store(settings) as storage:
         storage.migrate()
+        storage.catalog.check_seals()
         key_file, new_key = ensure_admin_key(settings, storage)
-    with listener:
+    with only_one, listener:
         uvloop.run(_Supervisor(settings, listener, key_file, new_key).run())
+
+
+def _lock(path: Path) -> TextIO:
+    """Take the data directory for this process; the system gives it back when the process ends."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ConfigurationError(
+            f"`ringbearer up` runs already on {path.parent.absolute()}; stop it, or choose another --data-dir"
+        ) from None
+    return file
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -217,7 +234,7 @@ def _as_environment(settings: Settings) -> dict[str, str]:
     given: dict[str, str] = {"RINGBEARER_CONFIG": ""}
     for field in msgspec.structs.fields(Settings):
         value = getattr(settings, field.name)
-        if value is None:
+        if value is None or field.name == "metrics_port":  # one port cannot serve several workers
             continue
         if isinstance(value, tuple):
             value = ",".join(value)

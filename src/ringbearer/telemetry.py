@@ -43,7 +43,8 @@ class DeliveriesClaimed(Report, frozen=True):
 
 
 class AttemptMade(msgspec.Struct, frozen=True, gc=False):
-    """One finished try, as part of a batch. `accept_to_send` is None but for first attempts that were not delayed."""
+    """One finished try, as part of a batch. `accept_to_send` counts from when the event was accepted, or from its
+    `deliver_at`, and is None but for first attempts."""
 
     outcome: str
     send_seconds: float

@@ -184,8 +184,10 @@ def at_once(count: int, work: Callable[[int], T]) -> list[T]:
 
 
 def processes(count: int) -> ProcessPoolExecutor:
-    """Fresh interpreters, as on other machines: nothing is shared but the store."""
-    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    """Other processes, which share nothing with this one but the store."""
+    context = multiprocessing.get_context("forkserver")  # imports what all need once
+    context.set_forkserver_preload([__name__, "alembic.command", "sqlalchemy.dialects.postgresql.psycopg"])
+    return ProcessPoolExecutor(count, mp_context=context)
 
 
 def in_processes(work: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) -> list[T]:

@@ -204,7 +204,11 @@ def test_one_ordering_key_from_many_threads_has_one_under_way(storage: Storage) 
         "SELECT ordering_key, sum(CASE WHEN state = 'ready' THEN 1 ELSE 0 END), count(*) FROM jobs "
         "GROUP BY ordering_key ORDER BY 1",
     )
-    assert [(key, int(ready), n) for key, ready, n in per_key] == [("k0", 1, 32), ("k1", 1, 32), ("k2", 1, 32)]
+    assert [(key, int(ready), n) for key, ready, n in per_key] == [
+        ("k0", 1, 32),
+        ("k1", 1, 32),
+        ("k2", 1, 32),
+    ]
     assert counted(storage) == rows(storage)
 
 

@@ -68,7 +68,12 @@ def test_lanes_come_in_order_and_the_oldest_first(storage: Storage) -> None:
 
 def test_each_lane_gets_its_quota_while_all_have_work(storage: Storage) -> None:
     fill(storage, 9, 9, 9, 9)
-    assert Counter(lanes(storage.ledger.claim([4, 3, 2, 1], worker="w", until=LATER))) == {0: 4, 1: 3, 2: 2, 3: 1}
+    assert Counter(lanes(storage.ledger.claim([4, 3, 2, 1], worker="w", until=LATER))) == {
+        0: 4,
+        1: 3,
+        2: 2,
+        3: 1,
+    }
 
 
 def test_what_a_lane_leaves_goes_to_the_others_most_important_first(storage: Storage) -> None:
@@ -215,7 +220,10 @@ def test_of_a_mixed_batch_the_lost_ones_are_left_out(storage: Storage) -> None:
     leases = claim(storage)
     leases[1].attempt = 7
     leases[2].attempt = 7
-    batch = [outcome(x, s) for x, s in zip(leases, [State.DELIVERED, State.DELIVERED, State.DEAD, State.DEAD], strict=True)]
+    batch = [
+        outcome(x, s)
+        for x, s in zip(leases, [State.DELIVERED, State.DELIVERED, State.DEAD, State.DEAD], strict=True)
+    ]
     assert storage.ledger.settle(batch, now=clock.now()) == {leases[0].delivery_id, leases[3].delivery_id}
     assert one(storage, "SELECT count(*) FROM attempts") == 2
     assert counted(storage) == rows(storage) == {(NORMAL, State.LEASED): 2, (NORMAL, State.DEAD): 1}

@@ -94,6 +94,7 @@ def past(storage: Storage) -> Past:
 def test_every_filter_and_every_pair_of_filters_finds_what_it_means(storage: Storage, past: Past) -> None:
     some = past.facts[9]
     middle = clock.to_datetime((NOW // MINUTE - 2) * MINUTE)
+    states: list[dict[str, object]] = [{"state": state} for state in State]
     singles: list[dict[str, object]] = [
         {},
         {"supplier_id": "venue"},
@@ -105,7 +106,7 @@ def test_every_filter_and_every_pair_of_filters_finds_what_it_means(storage: Sto
         {"event_type": "payment.received"},
         {"after": middle},
         {"before": middle},
-        *({"state": state} for state in State),
+        *states,
     ]
     for first, second in combinations(singles, 2):
         wanted = Filter(**(first | second))  # type: ignore[arg-type]  # pairs of its own fields
@@ -185,9 +186,7 @@ def test_a_delivery_is_shown_with_its_attempts_oldest_first(storage: Storage) ->
             response_body="no\n\ufffd",
             response_headers={"x": "\0y"},
         ),
-        Attempt(
-            number=2, started_at=clock.to_datetime(started + 2), duration=0.25, error="connect: refused"
-        ),
+        Attempt(number=2, started_at=clock.to_datetime(started + 2), duration=0.25, error="connect: refused"),
     ]
     assert detail.attempt_count == 2
 

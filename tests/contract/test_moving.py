@@ -137,7 +137,12 @@ def test_a_replay_into_another_lane_moves_its_count_along(storage: Storage) -> N
 
 
 def test_a_replay_leaves_alone_what_is_under_way(storage: Storage) -> None:
-    ready, leased, held, cancelled = admission(), admission(lane=0), admission(enabled=False), admission(lane=0)
+    ready, leased, held, cancelled = (
+        admission(),
+        admission(lane=0),
+        admission(enabled=False),
+        admission(lane=0),
+    )
     accept(storage, ready, leased, held, cancelled)
     leases = storage.ledger.claim([2, 0, 0, 0], worker="w", until=FAR)
     settle(storage, [x for x in leases if x.event_id == cancelled.event_id], State.CANCELLED)
@@ -440,7 +445,9 @@ class Walk:
     def settle(self) -> None:
         batch = []
         for lease in self.some_leases():
-            state = self.random.choice([State.DELIVERED, State.SCHEDULED, State.DEAD, State.HELD, State.READY])
+            state = self.random.choice(
+                [State.DELIVERED, State.SCHEDULED, State.DEAD, State.HELD, State.READY]
+            )
             made = outcome(lease, state, due_at=self.due() if state is State.SCHEDULED else None)
             if state is State.SCHEDULED and self.random.random() < 0.3:
                 made.record = None
@@ -475,9 +482,9 @@ class Walk:
         for delivery_id, word, due_at, key, endpoint_id in found:
             state = State(word)
             before = self.seen.get(delivery_id, state)
-            assert state == before or any(
-                state == step or state in MOVES[step] for step in MOVES[before]
-            ), f"{move} moved {before} to {state}"
+            assert state == before or any(state == step or state in MOVES[step] for step in MOVES[before]), (
+                f"{move} moved {before} to {state}"
+            )
             self.seen[delivery_id] = state
             if state is State.SCHEDULED or state is State.LEASED:
                 assert due_at is not None

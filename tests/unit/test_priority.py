@@ -1,6 +1,7 @@
 """Every lane gets its share of the slots, and none waits for longer than its share calls for."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,9 @@ weights = st.lists(st.integers(1, 20), min_size=1, max_size=6)
 demands = st.lists(st.integers(0, 40), min_size=1, max_size=60)
 
 
-@pytest.mark.parametrize(("said", "lane"), [("urgent", 0), ("high", 1), ("normal", 2), ("bulk", 3), (None, 2)])
+@pytest.mark.parametrize(
+    ("said", "lane"), [("urgent", 0), ("high", 1), ("normal", 2), ("bulk", 3), (None, 2)]
+)
 def test_the_lane_of_what_a_publisher_asked_for(said: Priority | None, lane: int) -> None:
     assert lane_of(said) == lane
 
@@ -75,5 +78,5 @@ def test_with_the_usual_weights_the_least_lane_is_served_once_in_every_fifteen_s
     order = [shares.quotas(1).index(1) for _ in range(150)]
     assert order.index(0) == 0
     served = [turn for turn, lane in enumerate(order) if lane == 3]
-    assert {b - a for a, b in zip(served, served[1:], strict=False)} == {15}
+    assert {b - a for a, b in pairwise(served)} == {15}
     assert Counter(order) == {0: 80, 1: 40, 2: 20, 3: 10}

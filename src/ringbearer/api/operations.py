@@ -294,7 +294,7 @@ MANAGEMENT: tuple[Operation, ...] = (
         "/v1/deliveries/{delivery_id}/retry",
         "retryDelivery",
         "Deliveries",
-        "Make a delivery due now; 409 while its endpoint is disabled.",
+        "Make a delivery due now; 409 when it is held or cancelled.",
         {202: DeliveryDetail},
         keys=_OWNERS,
         problems=(404, 409),

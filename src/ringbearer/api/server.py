@@ -37,6 +37,7 @@ def serve(settings: Settings) -> None:
         if SOCKET_DESCRIPTOR not in os.environ:
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             services.storage.migrate()
+            services.storage.catalog.check_seals()
             ensure_admin_key(settings, services.storage)
         uvloop.run(_serve(services))
     finally:

@@ -109,7 +109,7 @@ class HighPerformanceWebhookProcessor:
             return [Outcome(lease=lease, state=State.READY)]
 
     def _begin(self, leases: Sequence[Lease]) -> list[Outcome]:
-        known = self._cache.lookup({lease.supplier_id for lease in leases})
+        known = self._subscriptions(leases)
         now = clock.now()
         outcomes: list[Outcome] = []
         admitted: list[tuple[Lease, Route]] = []
@@ -157,6 +157,20 @@ class HighPerformanceWebhookProcessor:
         self._courier.close()
 
     # ── the steps ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _subscriptions(self, leases: Sequence[Lease]) -> dict[str, Subscriptions | None]:
+        """What is known of the batch's suppliers; nobody is turned away on the word of a cache.
+
+        An endpoint that is not there, or disabled, may have been made or enabled a moment ago.
+        """
+        known = self._cache.lookup({lease.supplier_id for lease in leases})
+        doubtful = {
+            lease.supplier_id for lease in leases if not _enabled(known[lease.supplier_id], lease.endpoint_id)
+        }
+        if doubtful:
+            self._cache.invalidate(doubtful)
+            known |= self._cache.lookup(doubtful)
+        return known
 
     def _admit(self, lease: Lease, subscriptions: Subscriptions | None, now: int) -> Route | Outcome:
         target = subscriptions.targets.get(lease.endpoint_id) if subscriptions is not None else None
@@ -299,6 +313,11 @@ def _unsendable(lease: Lease, schedule: Sequence[float], error: Exception) -> Ou
         return Outcome(lease=lease, state=State.DEAD, record=made, reason="internal error")
     due = now + int(schedule[number - 1] * clock.SECOND)
     return Outcome(lease=lease, state=State.SCHEDULED, due_at=due, record=made, reason="internal error")
+
+
+def _enabled(subscriptions: Subscriptions | None, endpoint_id: str) -> bool:
+    target = subscriptions.targets.get(endpoint_id) if subscriptions is not None else None
+    return target is not None and target.endpoint.enabled
 
 
 def _later(lease: Lease, due_at: int, reason: str) -> Outcome:

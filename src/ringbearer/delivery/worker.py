@@ -208,9 +208,6 @@ class Worker:
             settled = self._write_down(batch)
         except StoreUnavailable as error:
             return self._postpone_settling(error)
-        except Exception:
-            _log.exception("a batch of outcomes could not be written down; now they are, one by one")
-            return self._settle_singly(batch)
         failpoints.reach("worker.settled")
         self._settled(batch, settled, began)
         return True
@@ -229,44 +226,35 @@ class Worker:
             DeliveriesSettled(dict(states), len(batch) - len(settled), clock.monotonic() - began)
         )
 
-    def _settle_singly(self, batch: Sequence[Outcome]) -> bool:
-        """Write down each outcome by itself, so that one that cannot be does not hold up the others."""
-        for outcome in batch:
-            began = clock.monotonic()
-            try:
-                settled = self._settle_one(outcome)
-            except StoreUnavailable as error:
-                return self._postpone_settling(error)
-            self._settled([outcome], settled, began)
-        return True
-
-    def _settle_one(self, outcome: Outcome) -> set[str]:
-        """Write down an outcome, if need be without what the receiver said."""
-        for shape in (outcome, _stripped(outcome)):
-            try:
-                return self._queue.settle([shape], now=clock.now())
-            except StoreUnavailable:
-                raise
-            except Exception:
-                _log.exception("the outcome of %s could not be written down", outcome.lease.delivery_id)
-        return set()  # its lease runs out, and it is sent again
-
     def _postpone_settling(self, error: StoreUnavailable) -> bool:
         self._failed("settle", error)
         self._next_settle = self._settle_again = clock.monotonic() + _STORE_PAUSE
         return False
 
-    def _write_down(self, batch: list[Outcome]) -> set[str]:
-        """Settle; an outcome that the store cannot hold loses its details, and does not stop the others."""
+    def _write_down(self, batch: Sequence[Outcome]) -> set[str]:
+        """Settle; an outcome that the store cannot hold loses its details, and does not stop the others.
+
+        Raises StoreUnavailable, when some of them may have been settled: those are fenced the next time.
+        """
         try:
             return self._queue.settle(batch, now=clock.now())
         except StoreUnavailable:
             raise
         except Exception:
             if len(batch) == 1:
-                _log.exception("an outcome of %s cannot be stored as it is", batch[0].lease.delivery_id)
-                return self._queue.settle([_without_details(batch[0])], now=clock.now())
+                return self._write_down_bare(batch[0])
+            _log.exception("a batch of outcomes cannot be stored; now each of them by itself")
         return set().union(*(self._write_down([outcome]) for outcome in batch))
+
+    def _write_down_bare(self, outcome: Outcome) -> set[str]:
+        _log.exception("an outcome of %s cannot be stored as it is", outcome.lease.delivery_id)
+        try:
+            return self._queue.settle([_without_details(outcome)], now=clock.now())
+        except StoreUnavailable:
+            raise
+        except Exception:
+            _log.exception("nothing of %s can be stored; its lease runs out", outcome.lease.delivery_id)
+            return set()
 
     def _disable_gone(self) -> None:
         """Disable endpoints that said they are gone; their deliveries are held by whoever claims them next."""
@@ -319,22 +307,8 @@ class Worker:
                 self._processor.poll(_STORE_PAUSE)
 
 
-def _stripped(outcome: Outcome) -> Outcome:
-    """The outcome without anything that came from outside."""
-    record = outcome.record
-    if record is not None:
-        record = Record(
-            started_at=record.started_at,
-            duration=record.duration,
-            status_code=record.status_code,
-            error="unstorable_answer: what came back could not be stored",
-            response_body=None,
-            response_headers=None,
-        )
-    return Outcome(lease=outcome.lease, state=outcome.state, due_at=outcome.due_at, record=record)
-
-
 def _without_details(outcome: Outcome) -> Outcome:
+    """The outcome without anything that came from outside."""
     record = outcome.record
     if record is not None:
         record = Record(

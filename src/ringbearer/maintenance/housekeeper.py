@@ -121,6 +121,7 @@ class Housekeeper:
         ):
             self._telemetry.emit(HistoryPruned(removed))
             await asyncio.sleep(_PRUNE_PAUSE)
+        await asyncio.to_thread(lambda: retention.forget_closed(before=clock.now() - self._retention))
         return None
 
     async def _moved(self, how: str, step: Callable[[], int]) -> int:

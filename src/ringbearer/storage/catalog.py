@@ -14,7 +14,7 @@ from ringbearer import clock
 from ringbearer.domain.endpoints import Endpoint, RateLimit, Target
 from ringbearer.domain.keys import Key
 from ringbearer.domain.suppliers import Supplier
-from ringbearer.errors import Conflict, NotFound
+from ringbearer.errors import ConfigurationError, Conflict, NotFound, StoreUnavailable
 from ringbearer.storage import schema
 from ringbearer.storage.database import Database
 from ringbearer.storage.vault import Vault
@@ -274,8 +274,7 @@ class Catalog:
             ).all()
         signing: dict[str, list[tuple[str, int | None]]] = {}
         for row in secrets:
-            opened = self._vault.open(row.sealed, row.endpoint_id).decode()
-            signing.setdefault(row.endpoint_id, []).append((opened, row.expires_at))
+            signing.setdefault(row.endpoint_id, []).append((self._opened(row), row.expires_at))
         targets: dict[str, dict[str, Target]] = {}
         for row in endpoints:
             targets.setdefault(row.supplier_id, {})[row.id] = Target(
@@ -373,7 +372,10 @@ class Catalog:
     def check_seals(self) -> None:
         """Open one stored value of each key that sealed any; raises ConfigurationError when one is missing."""
         with self._database.read() as connection:
-            found = connection.execute(select(_E.c.id, _E.c.headers_sealed)).all()
+            found = [
+                *connection.execute(select(_E.c.id, _E.c.headers_sealed)).all(),
+                *connection.execute(select(_X.c.endpoint_id, _X.c.sealed)).all(),
+            ]
         seen: set[bytes] = set()
         for endpoint_id, sealed in found:
             if sealed[:5] not in seen:
@@ -381,6 +383,13 @@ class Catalog:
                 self._vault.open(sealed, endpoint_id)
 
     # ── rows ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _opened(self, row: Row[Any]) -> str:
+        """A secret; when no key opens it nothing of its supplier can be sent, but nothing is lost either."""
+        try:
+            return self._vault.open(row.sealed, row.endpoint_id).decode()
+        except ConfigurationError as error:
+            raise StoreUnavailable(str(error)) from error
 
     def _changeable(self, endpoint: Endpoint) -> dict[str, object]:
         limit = endpoint.rate_limit

@@ -10,7 +10,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from ringbearer.errors import StoreUnavailable
 
-
 _READ_ONLY = "25006"  # PostgreSQL's code for a write where only reading is allowed, as on a standby
 
 
@@ -50,7 +49,10 @@ class Database(ABC):
 
     @abstractmethod
     def migrate(self) -> None:
-        """Bring the schema to this version; safe to call at once from several processes."""
+        """Bring the schema to this version; safe to call at once from several processes.
+
+        Raises StoreUnavailable.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -36,6 +36,17 @@ class Retention(ABC):
     def prune(self, *, before: int) -> int:
         """Do one short step of removal; returns how many rows or tables went: 0 when nothing is left to do."""
 
+    def forget_closed(self, *, before: int) -> None:
+        """Remove what was ended before a moment: replays, and deleted endpoints and suppliers."""
+        with self._database.write() as connection:
+            for statement in (
+                "DELETE FROM replays WHERE finished_at < :before",
+                "DELETE FROM endpoints WHERE deleted AND updated_at < :before",
+                "DELETE FROM suppliers WHERE deleted AND updated_at < :before",
+                "DELETE FROM rate_windows WHERE key NOT IN (SELECT id FROM endpoints WHERE NOT deleted)",
+            ):
+                connection.execute(text(statement), {"before": before} if ":before" in statement else {})
+
     def _forget_dead(self, connection: Connection, before: int) -> int:
         """Dead letters past their retention leave the queue, and its counts, before their deliveries do."""
         gone = connection.execute(

@@ -38,6 +38,9 @@ class SQLiteDatabase(Database):
         self._durable = self._engine("BEGIN IMMEDIATE", full=True, size=1)
         self._relaxed = self._engine("BEGIN IMMEDIATE", full=False, size=1)
         self._turn = threading.Lock()
+        os.close(
+            os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        )  # SQLite would let others read it
         self._lock_file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def __repr__(self) -> str:
@@ -47,7 +50,7 @@ class SQLiteDatabase(Database):
         """Nothing to do: there is one writer at a time."""
 
     def migrate(self) -> None:
-        with self._writing(durable=True) as connection:
+        with self.write() as connection:
             upgrade(connection)
 
     def close(self) -> None:

@@ -73,9 +73,11 @@ class Statements:
         """)
         # Of each key one delivery at a time is on its way; when there is none, the first that waits goes on.
         # Events are numbered before they are committed: the first to come need not have the smallest id.
-        self.promote = sql("""
+        self.promote = sql(
+            """
             UPDATE jobs SET state = CASE WHEN due_at IS NULL THEN 'ready' ELSE 'scheduled' END
-            WHERE state = 'waiting' AND delivery_id """ + among.format("""
+            WHERE state = 'waiting' AND delivery_id """
+            + among.format("""
                 SELECT (SELECT min(j.delivery_id) FROM jobs AS j
                         WHERE j.endpoint_id = r.value ->> 0 AND j.ordering_key = r.value ->> 1
                           AND j.state = 'waiting')
@@ -83,9 +85,11 @@ class Statements:
                 WHERE NOT EXISTS (SELECT 1 FROM jobs AS p
                                   WHERE p.endpoint_id = r.value ->> 0 AND p.ordering_key = r.value ->> 1
                                     AND p.state <> 'waiting' AND p.state <> 'dead')
-                """) + """
+                """)
+            + """
             RETURNING lane, state
-        """)
+        """
+        )
 
         # out
 
@@ -109,7 +113,9 @@ class Statements:
             + lease(" UNION ALL ".join(f"SELECT delivery_id FROM lane{lane}" for lane in range(4)))
         )
         self.claim_more = sql(
-            lease("SELECT delivery_id FROM jobs WHERE state = 'ready' ORDER BY lane, rank LIMIT :spare {skip}")
+            lease(
+                "SELECT delivery_id FROM jobs WHERE state = 'ready' ORDER BY lane, rank LIMIT :spare {skip}"
+            )
         )
         self.load_events = sql("""
             SELECT e.id, e.type, e.timestamp, e.data FROM {rows} JOIN events AS e ON e.id = r.value ->> 0
