@@ -7,6 +7,7 @@ import pytest
 from contract.making import (
     DAY,
     NORMAL,
+    add_endpoint,
     admission,
     at_once,
     claim,
@@ -22,8 +23,12 @@ from contract.making import (
 )
 from ringbearer import clock, ids
 from ringbearer.domain.deliveries import State
+from ringbearer.domain.endpoints import RateLimit
+from ringbearer.errors import NotFound
+from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.storage import retention as retention_module
 from ringbearer.storage.base import Storage
+from ringbearer.storage.history import Filter
 from ringbearer.storage.ledger import Admission
 from ringbearer.storage.schema import PARTITIONED
 from ringbearer.storage.vault import generate_key
@@ -260,3 +265,28 @@ def test_processes_may_migrate_at_once(own_store_url: str) -> None:
     with opened(own_store_url, key) as storage:
         assert one(storage, "SELECT count(*) FROM jobs") == 3
         assert one(storage, "SELECT count(*) FROM alembic_version") == 1
+
+
+# ── what was ended ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_was_deleted_or_ended_long_ago_is_forgotten_and_nothing_else(storage: Storage) -> None:
+    catalog, history = storage.catalog, storage.history
+    gone, living = add_endpoint(storage), add_endpoint(storage)
+    add_endpoint(storage, "venue")
+    limiter = DatabaseRateLimiter(storage.database)
+    limiter.take({e.id: (RateLimit(requests=1, period=1.0), 1) for e in (gone, living)}, now=0)
+    catalog.delete_endpoint("studio", gone.id)
+    catalog.delete_supplier("venue")
+    ended, running = history.start_replay(Filter()), history.start_replay(Filter())
+    history.advance_replay(ended, cursor=ended.cursor, moved=0, finished=True)
+    storage.retention.forget_closed(before=OLD)
+    assert query(storage, "SELECT count(*) FROM endpoints") == [(3,)]
+    assert history.get_replay(ended.id).finished_at is not None
+    storage.retention.forget_closed(before=clock.now() + clock.SECOND)
+    assert query(storage, "SELECT id FROM endpoints") == [(living.id,)]
+    assert query(storage, "SELECT id FROM suppliers") == [("studio",)]
+    assert query(storage, "SELECT key FROM rate_windows") == [(living.id,)]
+    assert [replay.id for replay in history.open_replays()] == [running.id]
+    with pytest.raises(NotFound):
+        history.get_replay(ended.id)

@@ -79,38 +79,38 @@ def test_the_request_is_sent_as_it_was_ordered(rogues: Rogues, sender: Sender) -
     assert sent == body
     names = [line.partition(":")[0].lower() for line in lines]
     assert sorted(names) == sorted(
-        ["host", "accept", "content-type", "webhook-id", "ringbearer-attempt", "content-length"]
+        ["host", "accept", "content-type", "webhook-id", "ringbearer-attempt", "content-length", "user-agent"]
     )
 
 
 def test_when_the_first_byte_went_out(rogues: Rogues, sender: Sender) -> None:
-    rogue = rogues.serve(misbehaving.answers)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        nobody = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    for url in (rogue.url, rogue.url, nobody):
+    answering, hanging_up = rogues.serve(misbehaving.answers), rogues.serve(misbehaving.hangs_up)
+    for url in (answering.url, answering.url, hanging_up.url):
         sender.courier.submit(order("", url, _LONG))
         (returned,) = _until_idle(sender)
-        if url == nobody:
-            assert returned.first_byte_at is None
-        else:
-            began, ended = (
-                returned.exchange.started_at,
-                returned.exchange.started_at + returned.exchange.duration,
-            )
-            assert returned.first_byte_at is not None
-            assert began <= returned.first_byte_at <= ended
+        began, took = returned.exchange.started_at, returned.exchange.duration
+        assert returned.first_byte_at is not None
+        assert began <= returned.first_byte_at <= began + took
+
+
+def test_no_first_byte_without_a_connection(sender: Sender) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    sender.courier.submit(order("", nobody, _LONG))
+    (returned,) = _until_idle(sender)
+    assert returned.first_byte_at is None
 
 
 # ── HTTP/2 ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture(scope="module")
-def issue(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[tuple[Authority, Path, str]]":
+def issue(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Path, str]:
     """An authority, a directory for certificates, and the file with the authority's own."""
     directory = tmp_path_factory.mktemp("certificates")
     authority = Authority("trusted")
     (directory / "authority.pem").write_bytes(authority.pem())
-    yield authority, directory, str(directory / "authority.pem")
+    return authority, directory, str(directory / "authority.pem")
 
 
 def test_http2_is_used_where_it_is_offered(rogues: Rogues, issue: tuple[Authority, Path, str]) -> None:

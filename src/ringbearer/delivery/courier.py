@@ -231,9 +231,13 @@ class Courier:
         rang = False
         events = self._epoll.poll(timeout, _EVENTS)
         # First what nobody waits for, so that what begins now begins on connections that were silent till now.
-        for descriptor, _ in events:
+        for descriptor, happened in events:
             if descriptor in self._idle:
-                self._disown(descriptor)
+                if happened & _READABLE:
+                    self._disown(descriptor)
+                else:  # still watched for writing, which it always may be
+                    self._watched[descriptor] = pycurl.POLL_IN
+                    self._epoll.modify(descriptor, select.EPOLLIN)
             elif descriptor in self._bells:
                 rang = True
         if self._due is not None and clock.monotonic() >= self._due:
@@ -286,6 +290,7 @@ class Courier:
         duration = int(curl.getinfo(pycurl.TOTAL_TIME) * clock.SECOND)
         began = curl.getinfo(pycurl.PRETRANSFER_TIME)
         status = curl.getinfo(pycurl.RESPONSE_CODE)
+        went_out = bool(status) or curl.getinfo(pycurl.REQUEST_SIZE) > 0
         if code == 0 and _ambiguous(slot.headers):
             code, message = _WEIRD_SERVER_REPLY, "both Transfer-Encoding and Content-Length"
         reused = bool(status) and curl.getinfo(pycurl.NUM_CONNECTS) == 0
@@ -307,7 +312,7 @@ class Courier:
         slot.order = None
         self._free.append(slot)
         self.in_flight -= 1
-        first_byte = slot.started_at + int(began * clock.SECOND) if began or reused else None
+        first_byte = slot.started_at + int(began * clock.SECOND) if went_out else None
         return Return(order, exchange, first_byte, reused)
 
     # ── libcurl's callbacks ─────────────────────────────────────────────────────────────────────────────

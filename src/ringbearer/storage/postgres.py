@@ -12,7 +12,9 @@ from ringbearer.storage.migration import upgrade
 # 38 ms instead of 11 ms with 150,000 queued. So each statement is planned for the queue as it is; and a claim, which
 # walks the head of an index, never by sorting, whatever old statistics say.
 _PLANNING = "-c plan_cache_mode=force_custom_plan"
-_RELAXED = "SET LOCAL synchronous_commit = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off"
+_RELAXED = (
+    "SET LOCAL synchronous_commit = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off"
+)
 _POOL = 6
 _CONNECT_SECONDS = 5
 _MIGRATION_LOCK = 0x52424D49  # an arbitrary number that only migrations take
