@@ -26,6 +26,7 @@ _KEPT_ALIVE_SECONDS = 110
 _CONNECTION_SECONDS = 600  # then it is made anew, so that a receiver that moved is followed by its name
 _UNHEARD_SECONDS = 30  # a connection whose other end acknowledges nothing for so long is dead
 _EVENTS = 512
+_MAX_REMEMBERED = 50_000  # URLs whose receivers speak HTTP/2
 _WATCH = {
     pycurl.POLL_IN: select.EPOLLIN,
     pycurl.POLL_OUT: select.EPOLLOUT,
@@ -74,6 +75,7 @@ class _Slot:
         "refuse",
         "started_at",
         "trouble",
+        "waits",
     )
 
     def __init__(self, curl: pycurl.Curl, refuse: Callable[[str], str | None], multiplexed: set[int]) -> None:
@@ -89,6 +91,7 @@ class _Slot:
         self.trouble = ""
         self.dialled = False
         self.opened: socket.socket | None = None
+        self.waits = False
 
     def empty(self) -> None:
         """Forget the last exchange."""
@@ -170,6 +173,7 @@ class Courier:
         self._idle: set[int] = set()
         self._bells: set[int] = set()
         self._multiplexed: set[int] = set()
+        self._speaking_http2: set[str] = set()
         self._due: float | None = None
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
@@ -213,6 +217,12 @@ class Courier:
             curl.setopt(pycurl.URL, order.url)
             curl.setopt(pycurl.HTTPHEADER, order.headers)
             curl.setopt(pycurl.POSTFIELDS, order.body)
+            # Only there is it right to wait for a connection that others can share: over HTTP/1.1 libcurl would
+            # let everybody wait until the first exchange has an answer, however long that takes.
+            wait = order.url in self._speaking_http2
+            if wait is not slot.waits:
+                curl.setopt(pycurl.PIPEWAIT, wait)
+                slot.waits = wait
             curl.setopt(pycurl.TIMEOUT_MS, milliseconds)
             curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, int(_CONNECT_SECONDS * 1000)))
             slot.started_at = clock.now()
@@ -308,6 +318,10 @@ class Courier:
         )
         if slot.headers and slot.headers[0].startswith(b"HTTP/2"):
             self._multiplexed.add(curl.getinfo(pycurl.ACTIVESOCKET))
+            if len(self._speaking_http2) < _MAX_REMEMBERED:
+                self._speaking_http2.add(order.url)
+        elif self._speaking_http2:
+            self._speaking_http2.discard(order.url)
         self._multi.remove_handle(curl)
         slot.order = None
         self._free.append(slot)
@@ -381,7 +395,6 @@ class Courier:
             (pycurl.PROXY, ""),  # an empty proxy: none, whatever the environment says
             (pycurl.NETRC, pycurl.NETRC_IGNORED),
             (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS),
-            (pycurl.PIPEWAIT, 1),
             (pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2),  # at least; the newest that both know is taken
             (pycurl.SSL_VERIFYPEER, 1),
             (pycurl.SSL_VERIFYHOST, 2),

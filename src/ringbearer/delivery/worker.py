@@ -219,8 +219,13 @@ class Worker:
         if len(self._held) == self._slots:
             self._hungry = True
         for outcome in batch:
-            if self._held.get(outcome.lease.delivery_id) is outcome.lease:  # not one that was claimed anew
-                del self._held[outcome.lease.delivery_id]
+            lease = outcome.lease
+            if self._held.get(lease.delivery_id) is lease:  # not one that was claimed anew
+                del self._held[lease.delivery_id]
+            if (
+                lease.ordering_key is not None
+            ):  # the next of its key may be ready now, and nobody rings for that
+                self._hungry = True
         states = Counter(o.state for o in batch if o.lease.delivery_id in settled)
         self._telemetry.emit(
             DeliveriesSettled(dict(states), len(batch) - len(settled), clock.monotonic() - began)

@@ -85,18 +85,19 @@ class History:
             wanted = msgspec.structs.replace(wanted, state=State.DEAD)
         now = clock.now()
         upto = ids.floor("dlv", now + clock.SECOND)
-        with self._database.write() as connection:
-            source = select(_D.c.id).select_from(_D.outerjoin(_J, _J.c.delivery_id == _D.c.id))
-            inner = self._filtered(source, wanted).where(_D.c.id < upto).limit(_COUNT_LIMIT).subquery()
+        source = select(_D.c.id).select_from(_D.outerjoin(_J, _J.c.delivery_id == _D.c.id))
+        inner = self._filtered(source, wanted).where(_D.c.id < upto).limit(_COUNT_LIMIT).subquery()
+        with self._database.read() as connection:  # which may take a while, and keeps no writer waiting
             matched: int = connection.execute(select(func.count()).select_from(inner)).scalar_one()
-            replay = Replay(
-                id=ids.replay(),
-                filter=wanted,
-                matched=matched,
-                moved=0,
-                cursor=upto,
-                created_at=clock.to_datetime(now),
-            )
+        replay = Replay(
+            id=ids.replay(),
+            filter=wanted,
+            matched=matched,
+            moved=0,
+            cursor=upto,
+            created_at=clock.to_datetime(now),
+        )
+        with self._database.write() as connection:
             connection.execute(
                 insert(schema.replays).values(
                     id=replay.id,
