@@ -6,13 +6,20 @@ from pathlib import Path
 import httpx
 import pytest
 
-from api.harness import Api
+from api.harness import Api, Serving
+
+
+@pytest.fixture(scope="session")
+def serving() -> Iterator[Serving]:
+    """One server for all of these tests."""
+    with Serving() as running:
+        yield running
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
+def api(serving: Serving, tmp_path: Path) -> Iterator[Api]:
     """A served API on a store of its own, without a limit of changes."""
-    with Api(tmp_path) as served:
+    with Api(serving, tmp_path) as served:
         yield served
 
 

@@ -8,7 +8,7 @@ from typing import cast
 import httpx
 import pytest
 
-from api.harness import URL, Api, pointers, problem
+from api.harness import URL, Api, Serving, pointers, problem
 
 ENDPOINTS = "/v1/suppliers/lumen/endpoints"
 
@@ -360,8 +360,8 @@ def test_endpoint_lists_go_page_by_page(api: Api, admin: httpx.Client, supplier:
     assert rest["next"] is None
 
 
-def test_changes_of_one_endpoint_are_limited(tmp_path: Path) -> None:
-    with Api(tmp_path, changes_per_minute=5) as api:
+def test_changes_of_one_endpoint_are_limited(serving: Serving, tmp_path: Path) -> None:
+    with Api(serving, tmp_path, changes_per_minute=5) as api:
         api.supplier()
         admin = api.as_("admin")
         first, second = (f"{ENDPOINTS}/{api.endpoint()['id']}" for _ in range(2))

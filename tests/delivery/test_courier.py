@@ -40,6 +40,15 @@ def _until_idle(sender: Sender) -> list[Return]:
     return found
 
 
+@pytest.fixture(scope="module")
+def issue(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Path, str]:
+    """An authority, a directory for certificates, and the file with the authority's own."""
+    directory = tmp_path_factory.mktemp("certificates")
+    authority = Authority("trusted")
+    (directory / "authority.pem").write_bytes(authority.pem())
+    return authority, directory, str(directory / "authority.pem")
+
+
 # ── connections ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -57,13 +66,24 @@ def test_a_connection_is_used_for_its_port_only(rogues: Rogues, sender: Sender) 
     assert (one.connections, other.connections) == (1, 1)
 
 
-def test_a_connection_that_its_server_closed_is_replaced(rogues: Rogues, sender: Sender) -> None:
-    rogue = rogues.serve(answers_once())
-    for _ in range(3):
-        rogue.done.clear()
-        assert sender.send(rogue.url).code is None
-        assert rogue.done.wait(_LONG)
-    assert rogue.connections == 3
+@pytest.mark.parametrize("tls", [pytest.param(False, id="plain"), pytest.param(True, id="tls")])
+@pytest.mark.parametrize(
+    "noticed", [pytest.param(True, id="noticed"), pytest.param(False, id="not-noticed-before")]
+)
+def test_a_connection_that_its_server_closed_is_replaced(
+    tls: bool, noticed: bool, rogues: Rogues, issue: tuple[Authority, Path, str]
+) -> None:
+    authority, directory, ca_file = issue
+    context = authority.issue("127.0.0.1").context(directory) if tls else None
+    rogue = rogues.serve(answers_once(), tls=context)
+    with Sender(ca_file=ca_file) as sender:
+        for _ in range(20):
+            rogue.done.clear()
+            assert sender.send(rogue.url, timeout=_LONG).code is None
+            assert rogue.done.wait(_LONG)
+            if noticed:
+                sender.courier.poll(0)
+    assert len(rogue.requests) == 20
 
 
 def test_the_request_is_sent_as_it_was_ordered(rogues: Rogues, sender: Sender) -> None:
@@ -102,15 +122,6 @@ def test_no_first_byte_without_a_connection(sender: Sender) -> None:
 
 
 # ── HTTP/2 ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture(scope="module")
-def issue(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Path, str]:
-    """An authority, a directory for certificates, and the file with the authority's own."""
-    directory = tmp_path_factory.mktemp("certificates")
-    authority = Authority("trusted")
-    (directory / "authority.pem").write_bytes(authority.pem())
-    return authority, directory, str(directory / "authority.pem")
 
 
 def test_http2_is_used_where_it_is_offered(rogues: Rogues, issue: tuple[Authority, Path, str]) -> None:

@@ -63,6 +63,7 @@ class _Slot:
     """One easy handle with its buffers and callbacks, used again and again."""
 
     __slots__ = (
+        "again",
         "blocked",
         "body",
         "curl",
@@ -92,6 +93,7 @@ class _Slot:
         self.dialled = False
         self.opened: socket.socket | None = None
         self.waits = False
+        self.again = False
 
     def empty(self) -> None:
         """Forget the last exchange."""
@@ -220,6 +222,9 @@ class Courier:
             # Only there is it right to wait for a connection that others can share: over HTTP/1.1 libcurl would
             # let everybody wait until the first exchange has an answer, however long that takes.
             wait = order.url in self._speaking_http2
+            if slot.again:
+                curl.setopt(pycurl.FRESH_CONNECT, 0)
+                slot.again = False
             if wait is not slot.waits:
                 curl.setopt(pycurl.PIPEWAIT, wait)
                 slot.waits = wait
@@ -290,8 +295,28 @@ class Courier:
         while queued:
             queued, succeeded, failed = self._multi.info_read()
             returns += [self._return(curl, 0, "") for curl in succeeded]
-            returns += [self._return(curl, code, message) for curl, code, message in failed]
+            returns += [
+                self._return(curl, code, message)
+                for curl, code, message in failed
+                if not (code == pycurl.E_SEND_ERROR and self._tried_again(curl))
+            ]
         return returns
+
+    def _tried_again(self, curl: pycurl.Curl) -> bool:
+        """Repeat, on a connection of its own, what failed to go out on a kept one; libcurl does so only at times."""
+        slot = self._all[curl]
+        order = slot.order
+        assert order is not None
+        if slot.again or slot.headers or curl.getinfo(pycurl.NUM_CONNECTS) > 0:
+            return False
+        left = order.timeout - curl.getinfo(pycurl.TOTAL_TIME)
+        self._multi.remove_handle(curl)
+        slot.empty()
+        slot.again = True
+        curl.setopt(pycurl.FRESH_CONNECT, 1)
+        curl.setopt(pycurl.TIMEOUT_MS, max(1, int(left * 1000)))
+        self._multi.add_handle(curl)
+        return True
 
     def _return(self, curl: pycurl.Curl, code: int, message: str) -> Return:
         slot = self._all[curl]
@@ -362,7 +387,7 @@ class Courier:
         """An idle connection became readable: closed by its server, or it says what nobody asked for.
 
         libcurl looks for that at most once a second, and would take it for the answer to its next request
-        (seen with 8.23). After the shutdown it finds the connection dead when it tries, and makes another. In
+        (seen with 8.23). After the shutdown nothing can be sent there, and the request goes to another one. In
         HTTP/2 every answer names its request, and a server may speak at any time: there libcurl sorts it out.
         """
         self._idle.discard(descriptor)
