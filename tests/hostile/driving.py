@@ -11,8 +11,8 @@ from ringbearer.delivery.outcome import MAX_KEPT_BODY, Exchange, record
 from ringbearer.delivery.retry import Verdict, judge
 from ringbearer.domain.deliveries import Record
 
-TIMEOUT = 1.0
-"""Seconds that an endpoint gives its receiver in these tests."""
+TIMEOUT = 5.0
+"""Seconds that an endpoint gives its receiver in these tests, unless they say otherwise."""
 SLACK = 10.0
 """Seconds that an exchange may take beyond that before a test calls it endless; machines can be busy."""
 HEADERS = ["content-type: application/json", "expect:", "webhook-id: evt_1", "ringbearer-attempt: 1"]

@@ -176,8 +176,8 @@ def test_a_guard_that_fails_lets_nothing_pass(rogues: Rogues, capfd: pytest.Capt
 
 def test_case_44_nobody_takes_the_connection(sender: Sender) -> None:
     with blackhole() as url:
-        ended = sender.send(url)
-    ended.check_bounds()
+        ended = sender.send(url, timeout=1)
+    ended.check_bounds(1)
     assert ended.code == "connect_timeout"
     assert ended.verdict.state is State.SCHEDULED
 

@@ -27,6 +27,7 @@ from ringbearer.settings import Settings
 from ringbearer.supervisor import SOCKET_DESCRIPTOR
 
 _BACKLOG = 2_048
+_KEEP_ALIVE = 75  # seconds: longer than proxies keep an idle connection, so that none is closed under a request
 
 
 def serve(settings: Settings) -> None:
@@ -65,6 +66,7 @@ async def _serve(services: Services) -> None:
         proxy_headers=False,
         server_header=False,
         backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, int(settings.stop_grace)),
     )
     server = _Server(config)

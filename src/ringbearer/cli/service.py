@@ -1,5 +1,7 @@
 """Commands that are the service itself: up, serve, work, migrate, doctor."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,6 +11,7 @@ from cyclopts import App, Group, Parameter
 
 from ringbearer.cli import output
 from ringbearer.cli.options import OUTPUT, examples
+from ringbearer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ringbearer.settings import Settings
@@ -133,6 +136,23 @@ def doctor(
     else:
         output.print_table(("level", "subject", "detail"), [(f.level, f.subject, f.detail) for f in findings])
     return int(any(finding.level == "error" for finding in findings))
+
+
+@app.command(help_epilogue=examples("ringbearer bench --quick", "ringbearer bench --database sqlite"))
+def bench(
+    *,
+    quick: Annotated[
+        bool, Parameter(name="--quick", help="Everything in small, to see that it works.")
+    ] = False,
+    database: Annotated[
+        Literal["sqlite", "postgresql"] | None, Parameter(name="--database", help="Default: each in turn.")
+    ] = None,
+) -> int:
+    """Measure the whole system on this machine; needs the source tree and what `make test` installs."""
+    if not Path("bench/__main__.py").is_file():
+        raise ConfigurationError("there is no bench/ here: run this in Ringbearer's source tree")
+    arguments = [*(["--quick"] if quick else []), *(["--database", database] if database else [])]
+    return subprocess.run([sys.executable, "-m", "bench", *arguments], check=False).returncode  # noqa: S603
 
 
 def rotate_encryption(*, options: Store = Store()) -> None:
