@@ -27,7 +27,9 @@ from ringbearer.settings import Settings
 from ringbearer.supervisor import SOCKET_DESCRIPTOR
 
 _BACKLOG = 2_048
-_KEEP_ALIVE = 75  # seconds: longer than proxies keep an idle connection, so that none is closed under a request
+_KEEP_ALIVE = (
+    75  # seconds: longer than proxies keep an idle connection, so that none is closed under a request
+)
 
 
 def serve(settings: Settings) -> None:
