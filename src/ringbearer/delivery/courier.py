@@ -66,11 +66,11 @@ class _Slot:
         "again",
         "blocked",
         "body",
+        "connected",
         "curl",
         "dialled",
         "header_bytes",
         "headers",
-        "multiplexed",
         "opened",
         "order",
         "refuse",
@@ -79,10 +79,12 @@ class _Slot:
         "waits",
     )
 
-    def __init__(self, curl: pycurl.Curl, refuse: Callable[[str], str | None], multiplexed: set[int]) -> None:
+    def __init__(
+        self, curl: pycurl.Curl, refuse: Callable[[str], str | None], connected: Callable[[int], None]
+    ) -> None:
         self.curl = curl
         self.refuse = refuse
-        self.multiplexed = multiplexed
+        self.connected = connected
         self.headers: list[bytes] = []
         self.header_bytes = 0
         self.body = bytearray()
@@ -139,7 +141,7 @@ class _Slot:
 
     def duplicated(self, descriptor: int, _purpose: int) -> int:
         """pycurl gave libcurl a duplicate of the socket, which is all that should be left of it."""
-        self.multiplexed.discard(descriptor)  # what had this number before
+        self.connected(descriptor)
         self.close_opened()
         return 0
 
@@ -174,7 +176,7 @@ class Courier:
         self._watched: dict[int, int] = {}
         self._idle: set[int] = set()
         self._bells: set[int] = set()
-        self._multiplexed: set[int] = set()
+        self._single: set[int] = set()  # descriptors of connections that carry one exchange at a time
         self._speaking_http2: set[str] = set()
         self._due: float | None = None
         self._multi = pycurl.CurlMulti()
@@ -342,7 +344,7 @@ class Courier:
             os_errno=int(curl.getinfo(pycurl.OS_ERRNO)) if code == pycurl.E_COULDNT_CONNECT else 0,
         )
         if slot.headers and slot.headers[0].startswith(b"HTTP/2"):
-            self._multiplexed.add(curl.getinfo(pycurl.ACTIVESOCKET))
+            self._single.discard(curl.getinfo(pycurl.ACTIVESOCKET))
             if len(self._speaking_http2) < _MAX_REMEMBERED:
                 self._speaking_http2.add(order.url)
         elif self._speaking_http2:
@@ -393,7 +395,7 @@ class Courier:
         self._idle.discard(descriptor)
         del self._watched[descriptor]
         self._unregister(descriptor)
-        if descriptor not in self._multiplexed:
+        if descriptor in self._single:
             with contextlib.suppress(OSError):  # closed by the other end
                 borrowed = socket.socket(fileno=descriptor)
                 try:
@@ -409,7 +411,7 @@ class Courier:
 
     def _new_slot(self) -> _Slot:
         curl = pycurl.Curl()
-        slot = _Slot(curl, self._refuse, self._multiplexed)
+        slot = _Slot(curl, self._refuse, self._single.add)
         self._all[curl] = slot
         for option, value in (
             (pycurl.POST, 1),
