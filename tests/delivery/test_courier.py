@@ -202,7 +202,9 @@ def test_more_exchanges_at_once_than_select_could_watch(rogues: Rogues) -> None:
     with Sender(slots=_MANY) as sender:
         for number in range(_MANY):
             sender.courier.submit(order(str(number), rogue.url, _LONG))
-            while number % 100 == 99 and rogue.connections <= number:  # no more at once than the backlog holds
+            while (
+                number % 100 == 99 and rogue.connections <= number
+            ):  # no more at once than the backlog holds
                 sender.courier.poll(0.1)
         returns = _until_idle(sender)
     assert {r.exchange.status for r in returns} == {200}

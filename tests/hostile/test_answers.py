@@ -15,6 +15,12 @@ from ringbearer.misbehaving import Behaviour, Rogue, Rogues, bomb, greets, says,
 
 _H2 = ["h2"]
 _TIMEOUT = 3.0  # seconds, enough for what is not meant to hang on a busy machine
+# Read and thrown away until the time is over: how much that is depends on the machine, what is kept does not.
+_READ_UNTIL_THE_END = {
+    "case-51-endless-chunk-extension",
+    "case-60-http2-settings-flood",
+    "case-60-http2-ping-flood",
+}
 _FEW_MEGABYTES = 16 * 1024 * 1024  # what the buffers of a connection on this machine can swallow, generously
 
 
@@ -183,7 +189,8 @@ def met(
 def test_hostile_answer(case: Case, met: dict[str, tuple[Rogue, Ended, Ended]]) -> None:
     rogue, ended, afterwards = met[case.id]
     ended.check_bounds(_TIMEOUT)
-    assert rogue.sent < _FEW_MEGABYTES or case.id == "case-51-endless-chunk-extension"
+    if case.id not in _READ_UNTIL_THE_END:
+        assert rogue.sent < _FEW_MEGABYTES
     assert ended.record.status_code == case.status
     if case.codes is None:
         assert ended.code is None
