@@ -17,7 +17,7 @@ Json = dict[str, object]
 _TEXT_KINDS = ("text/plain", "text/html", "application/json")
 _ABOUT = (
     "Takes events from an application, signs them by Standard Webhooks 1.0 and delivers them to every "
-    "endpoint that wants them, at least once. Errors are `application/problem+json` (RFC 9457); times are "
+    "endpoint that wants them, at least once. Errors are application/problem+json (RFC 9457); times are "
     "RFC 3339 in UTC; durations are seconds; unknown fields are refused."
 )
 _TAGS = {
