@@ -51,7 +51,12 @@ test: lint types floors
 demo: $(VENV)/dev
 	@$(BIN)/ringbearer demo
 
-bench: $(VENV)/dev
+$(VENV)/bench: $(VENV)/dev requirements/bench.txt
+	@echo "Installing what the comparisons need …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
+bench: $(VENV)/bench
 	@$(BIN)/python -m bench $(ARGS)
 
 chaos: $(VENV)/dev
@@ -59,9 +64,9 @@ chaos: $(VENV)/dev
 
 # The pinned sets, made anew from pyproject.toml.
 requirements: $(VENV)/dev
-	@for set in base dev; do \
+	@for set in base dev bench; do \
 		$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-trusted-host \
-			--no-header $$( [ $$set = dev ] && echo "--extra dev" ) -o requirements/$$set.txt requirements/build.in pyproject.toml; \
+			--no-header $$( [ $$set = base ] || echo "--extra dev" ) $$( [ $$set = bench ] && echo "--extra bench" ) -o requirements/$$set.txt requirements/build.in pyproject.toml; \
 	done
 
 clean:

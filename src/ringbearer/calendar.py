@@ -1,0 +1,1 @@
+"""Peak days: which days are busy, in whose time zone, and by how much."""

@@ -1,0 +1,1 @@
+"""Scaling: the right number of workers, before the rush and after it."""

@@ -1,0 +1,8 @@
+"""Measurements by the minute, alerts and their life."""
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    """Nothing yet."""

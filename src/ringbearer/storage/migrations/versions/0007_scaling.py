@@ -1,0 +1,8 @@
+"""Decisions on the number of workers, and what follows from them."""
+
+revision = "0007"
+down_revision = "0006"
+
+
+def upgrade() -> None:
+    """Nothing yet."""
