@@ -1,6 +1,7 @@
 """Ingest: the two publishing routes as plain ASGI, since every event of the busiest day comes through here."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ MAX_EVENT_BYTES = MAX_DATA_BYTES + 64 * 1024
 _decode = msgspec.json.Decoder(NewEvent).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
+_DECISIVE = (b"authorization", b"idempotency-key", b"content-type", b"content-encoding")
 _JSON: ResponseHeaders = [(b"content-type", b"application/json")]
 
 
@@ -92,8 +94,8 @@ class Ingest:
             if not response.done():
                 response.set_result((status, headers, body))
 
-        headers = dict(scope["headers"])
         try:
+            headers = _unrepeated(scope["headers"])
             raw = await _body(receive, headers, MAX_EVENT_BYTES)
         except Exception as error:
             _refuse(error, answer)
@@ -103,8 +105,8 @@ class Ingest:
 
     async def batch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/events/batch, by ASGI."""
-        headers = dict(scope["headers"])
         try:
+            headers = _unrepeated(scope["headers"])
             await self._authorise(headers)
             kind = _expect_type(headers, b"application/x-ndjson", b"application/json", b"application/jsonl")
             raw = await _body(receive, headers, MAX_BATCH_BYTES)
@@ -119,6 +121,15 @@ class Ingest:
         presented = headers.get(b"authorization")
         key = self._authenticator.cached(presented) or await self._authenticator.authenticate(presented)
         require(key, Action.PUBLISH)
+
+
+def _unrepeated(headers: list[tuple[bytes, bytes]]) -> Headers:
+    """Headers by name; raises Refusal when one that decides something is there twice, since which counts?"""
+    names = Counter(name for name, _ in headers)
+    for name in _DECISIVE:
+        if names[name] > 1:
+            raise Refusal(400, f"the header {name.decode()} is there {names[name]} times; send it once")
+    return dict(headers)
 
 
 def _single(headers: Headers, raw: bytes) -> NewEvent:

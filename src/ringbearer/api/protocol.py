@@ -41,7 +41,12 @@ class _EventCycle:
         self.message_event = self
 
     def set(self) -> None:
-        """uvicorn's signal that there is more to read; the end of the body is all that matters here."""
+        """uvicorn's signal that a part of the body is there: read on, where it stopped after 64 KiB.
+
+        It waits for its cycle to take what came so far; here the end of the body, whose length is known to be
+        within the limit, is all that matters.
+        """
+        self.protocol.flow.resume_reading()
 
     def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Write the response in one piece."""
@@ -76,7 +81,12 @@ class EventProtocol(HttpToolsProtocol):
         if self.url == _PATH and self.parser.get_method() == b"POST" and self._is_plain():
             headers = dict(self.headers)
             length = headers.get(b"content-length")
-            if length is not None and int(length) <= MAX_EVENT_BYTES and b"transfer-encoding" not in headers:
+            if (
+                length is not None
+                and int(length) <= MAX_EVENT_BYTES
+                and b"transfer-encoding" not in headers
+                and len(headers) == len(self.headers)  # of those that come twice, the other way takes care
+            ):
                 cycle = _EventCycle(self, headers, self.parser.should_keep_alive())
                 self.cycle = cast(RequestResponseCycle, cycle)
                 return

@@ -1,0 +1,16 @@
+"""Programs that some tests need and no wheel brings."""
+
+import os
+import shutil
+
+import pytest
+
+
+def require_tool(name: str) -> str:
+    """The path of a program; skips the test where it is absent, and fails it where everything should be there."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    if found is not None:
+        return found
+    if os.environ.get("CI"):
+        pytest.fail(f"{name} is not installed; .ci/run installs it with apt-get")
+    pytest.skip(f"{name} is not installed; on Debian: apt-get install {name}")
