@@ -1,8 +1,6 @@
 """SQLite: one file, WAL, every accepted event on the disk before it is acknowledged."""
 
-import fcntl
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from ringbearer.errors import ConfigurationError
 from ringbearer.storage.database import Database
 from ringbearer.storage.migration import upgrade
+from ringbearer.storage.turns import Turns
 
 _READERS = 4
 _BUSY_SECONDS = 20
@@ -37,11 +36,10 @@ class SQLiteDatabase(Database):
         self._readers = self._engine("BEGIN", full=True, size=_READERS)
         self._durable = self._engine("BEGIN IMMEDIATE", full=True, size=1)
         self._relaxed = self._engine("BEGIN IMMEDIATE", full=False, size=1)
-        self._turn = threading.Lock()
         os.close(
             os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         )  # SQLite would let others read it
-        self._lock_file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._turns = Turns(Path(f"{path}.lock"), patience=_BUSY_SECONDS)
 
     def __repr__(self) -> str:
         return f"<SQLiteDatabase {self._path}>"
@@ -56,7 +54,7 @@ class SQLiteDatabase(Database):
     def close(self) -> None:
         for engine in (self._readers, self._durable, self._relaxed):
             engine.dispose()
-        os.close(self._lock_file)
+        self._turns.close()
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -66,13 +64,8 @@ class SQLiteDatabase(Database):
     @contextmanager
     def _writing(self, durable: bool) -> Iterator[Connection]:
         engine = self._durable if durable else self._relaxed
-        with self._turn:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
-            try:
-                with engine.begin() as connection:
-                    yield connection
-            finally:
-                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+        with self._turns.take(), engine.begin() as connection:
+            yield connection
 
     def _engine(self, begin: str, *, full: bool, size: int) -> Engine:
         engine = create_engine(
