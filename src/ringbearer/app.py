@@ -26,6 +26,7 @@ from ringbearer.errors import ConfigurationError
 from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.looper import Looper
 from ringbearer.maintenance.housekeeper import Housekeeper
+from ringbearer.maintenance.presence import Duty, Leadership, Presence
 from ringbearer.monitor.prometheus import PrometheusMetrics
 from ringbearer.queue.bell import Bell, PostgresBell, SocketBell
 from ringbearer.queue.database import DatabaseQueue
@@ -39,6 +40,12 @@ _FOLLOW_SECONDS = 0.5  # between two looks at the configuration's version: how s
 _SWITCH_SECONDS = 0.001  # a thread that returns from the database gets the interpreter after at most this
 PARENT_PIPE = "RINGBEARER_PARENT_PIPE"
 """Names the descriptor of a pipe that ends when the supervising process does."""
+NODE_ID = "RINGBEARER_NODE_ID"
+"""The id under which the supervising process knows this one."""
+HOUSEKEEPING = "housekeeping"
+"""The lease of what one worker process does for all: staging, rescuing, tidying, replays, retention."""
+STEERING = "steering"
+"""The lease of what one API process does for all."""
 
 
 class Services:
@@ -49,6 +56,7 @@ class Services:
 
     def __init__(self, settings: Settings, *, listen: bool) -> None:
         self.settings = settings
+        self.node_id = os.environ.get(NODE_ID) or ids.node()
         self.telemetry = Telemetry()
         self.metrics = PrometheusMetrics(self.telemetry)
         self.storage = open_store(settings)
@@ -66,6 +74,14 @@ class Services:
         """Close the store and the bell."""
         self.bell.close()
         self.storage.close()
+
+    def presence(self, kind: str) -> Presence:
+        """This process's heartbeat."""
+        return Presence(nodes=self.storage.nodes, node_id=self.node_id, kind=kind)
+
+    def leadership(self, name: str, duties: list[Duty]) -> Leadership:
+        """This process's campaign for a lease, with what it does while it holds it."""
+        return Leadership(nodes=self.storage.nodes, name=name, holder=self.node_id, duties=duties)
 
     async def _follow(self) -> None:
         await asyncio.to_thread(self.cache.refresh)
@@ -171,12 +187,15 @@ async def _work(services: Services) -> None:
     services.metrics.worker_started()
     if settings.metrics_port is not None:
         start_http_server(settings.metrics_port, settings.host, registry=services.metrics.registry)
+    presence, leadership = services.presence("work"), services.leadership(HOUSEKEEPING, [housekeeper])
     services.follower.start()
-    housekeeper.start()
+    presence.start()
+    leadership.start()
     thread = _Thread(worker.run, asyncio.get_running_loop(), stopped)
     thread.start()
     await stopped.wait()
-    await housekeeper.stop()
+    await leadership.stop()
+    await presence.stop()
     await services.follower.stop()
     thread.join()
     if thread.error is not None:

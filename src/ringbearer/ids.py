@@ -37,6 +37,11 @@ def worker() -> str:
     return "wrk_" + uuid7().hex
 
 
+def node() -> str:
+    """A new node id, `node_…`: one per process of the service and start."""
+    return "node_" + uuid7().hex
+
+
 def delivery(event_id: str, ordinal: int) -> str:
     """The id of an event's delivery number `ordinal`, from 0 to MAX_FANOUT - 1."""
     return f"dlv_{event_id[4:]}{ordinal:04x}"

@@ -19,7 +19,7 @@ from ringbearer.storage.vault import key_file
 _PREFIX = "RINGBEARER_"
 _FILE = "ringbearer.toml"
 # Variables of the same prefix that are no settings: for the command-line client, and from parent to child.
-_OTHERS = frozenset({"KEY", "URL", "CONFIG", "PARENT_PIPE", "SOCKET_DESCRIPTOR", "FAILPOINT"})
+_OTHERS = frozenset({"KEY", "URL", "CONFIG", "PARENT_PIPE", "SOCKET_DESCRIPTOR", "NODE_ID", "FAILPOINT"})
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

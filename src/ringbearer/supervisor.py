@@ -22,10 +22,11 @@ import msgspec
 import uvloop
 from prometheus_client import multiprocess
 
-from ringbearer import backoff, clock, failpoints
-from ringbearer.app import PARENT_PIPE, ensure_admin_key, open_store, prepare_process
-from ringbearer.errors import ConfigurationError
+from ringbearer import backoff, clock, failpoints, ids
+from ringbearer.app import NODE_ID, PARENT_PIPE, ensure_admin_key, open_store, prepare_process
+from ringbearer.errors import ConfigurationError, StoreUnavailable
 from ringbearer.settings import Settings
+from ringbearer.storage.nodes import Nodes
 
 _log = logging.getLogger(__name__)
 SOCKET_DESCRIPTOR = "RINGBEARER_SOCKET_DESCRIPTOR"
@@ -43,12 +44,11 @@ def up(settings: Settings) -> None:
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     only_one = _lock(settings.data_dir / "up.lock")
     listener = _bind(settings)
-    with open_store(settings) as storage:
+    with only_one, listener, open_store(settings) as storage:
         storage.migrate()
         storage.catalog.check_seals()
         key_file, new_key = ensure_admin_key(settings, storage)
-    with only_one, listener:
-        uvloop.run(_Supervisor(settings, listener, key_file, new_key).run())
+        uvloop.run(_Supervisor(settings, storage.nodes, listener, key_file, new_key).run())
 
 
 def _lock(path: Path) -> TextIO:
@@ -82,9 +82,15 @@ def _bind(settings: Settings) -> socket.socket:
 
 class _Supervisor:
     def __init__(
-        self, settings: Settings, listener: socket.socket, key_file: Path | None, new_key: str | None
+        self,
+        settings: Settings,
+        nodes: Nodes,
+        listener: socket.socket,
+        key_file: Path | None,
+        new_key: str | None,
     ) -> None:
         self._settings = settings
+        self._nodes = nodes
         self._listener = listener
         self._key_file = key_file
         self._new_key = new_key
@@ -134,13 +140,13 @@ class _Supervisor:
         """Start a child, and again whenever it ends by itself, later each time it fails soon."""
         failures = 0
         while not self._stopping.is_set():
-            began = clock.monotonic()
+            began, node_id = clock.monotonic(), ids.node()
             child = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "ringbearer",
                 command,
-                env=environment,
+                env={**environment, NODE_ID: node_id},
                 pass_fds=inherited,
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C reaches the parent only, which then stops its children in order
@@ -148,6 +154,7 @@ class _Supervisor:
             self._children.add(child)
             code = await child.wait()
             self._children.discard(child)
+            await self._sign_off(node_id)
             environment = {name: value for name, value in environment.items() if name != failpoints.VARIABLE}
             multiprocess.mark_process_dead(  # type: ignore[no-untyped-call]
                 child.pid, environment["PROMETHEUS_MULTIPROC_DIR"]
@@ -165,6 +172,13 @@ class _Supervisor:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
+
+    async def _sign_off(self, node_id: str) -> None:
+        """Say that a child is gone, so that nobody waits for the end of what it led."""
+        try:
+            await asyncio.to_thread(self._nodes.forget, node_id)
+        except StoreUnavailable as error:
+            _log.warning("could not sign a process off; others notice by themselves: %s", error)
 
     async def _announce(self) -> None:
         """Print the address and the first steps as soon as the service answers."""

@@ -17,7 +17,7 @@ from ringbearer.api.ingest import Ingest, Receive, Scope, Send
 from ringbearer.api.probes import Probes
 from ringbearer.api.protocol import protocol_for
 from ringbearer.api.services import ApiServices
-from ringbearer.app import Services, ensure_admin_key, on_stop, prepare_process
+from ringbearer.app import STEERING, Services, ensure_admin_key, on_stop, prepare_process
 from ringbearer.delivery.sample import send_sample
 from ringbearer.domain.deliveries import Attempt
 from ringbearer.domain.endpoints import Target
@@ -77,11 +77,16 @@ async def _serve(services: Services) -> None:
         server.should_exit = True
 
     on_stop(stop)
+    presence, leadership = services.presence("serve"), services.leadership(STEERING, [])
     publisher.start()
     services.follower.start()
+    presence.start()
+    leadership.start()
     try:
         await server.serve(sockets=_inherited())
     finally:
+        await leadership.stop()
+        await presence.stop()
         await services.follower.stop()
         await publisher.stop()
 

@@ -1,6 +1,7 @@
 """The housekeeper: stages what falls due, rescues lost leases, paces replays, and ends what is too old.
 
-Every step is short, safe to run in several processes at once, and asks without a lock before it takes one.
+It runs on the worker that leads. Every step is short, asks without a lock before it takes one, and is safe beside
+another process's: a leader that stood still may finish one step when another leads already.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ _REPLAY_STEP = 500
 _REPLAY_READY = 1_000  # replayed deliveries wait in the bulk lane; above this depth a replay pauses
 _PRUNE_SECONDS = 600.0
 _PRUNE_PAUSE = 0.05  # between two small steps, so that traffic goes first
+_BURY_SECONDS = 3_600.0  # a process that gave no sign for so long is not shown as lost any more
 _DAY = 86_400
 _BULK = LANES.index("bulk")
 
@@ -122,6 +124,7 @@ class Housekeeper:
             self._telemetry.emit(HistoryPruned(removed))
             await asyncio.sleep(_PRUNE_PAUSE)
         await asyncio.to_thread(lambda: retention.forget_closed(before=clock.now() - self._retention))
+        await asyncio.to_thread(lambda: self._storage.nodes.bury(after=_BURY_SECONDS))
         return None
 
     async def _moved(self, how: str, step: Callable[[], int]) -> int:

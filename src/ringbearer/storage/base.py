@@ -12,12 +12,13 @@ from ringbearer.storage.catalog import Catalog
 from ringbearer.storage.database import Database
 from ringbearer.storage.history import History
 from ringbearer.storage.ledger import Ledger
+from ringbearer.storage.nodes import Nodes
 from ringbearer.storage.retention import Retention
 from ringbearer.storage.vault import Vault
 
 
 class Storage:
-    """One database with its four readers and writers: catalog, ledger, history, retention.
+    """One database with its readers and writers: catalog, ledger, history, nodes, retention.
 
     Everything here blocks: an event loop calls it from a thread.
     """
@@ -28,6 +29,7 @@ class Storage:
         self.catalog = Catalog(database, vault)
         self.ledger = Ledger(database)
         self.history = History(database)
+        self.nodes = Nodes(database)
 
     def __repr__(self) -> str:
         return f"<Storage on {self.database!r}>"

@@ -26,6 +26,8 @@ class Database(ABC):
     """What a SELECT of jobs ends with, so that two workers never wait for the same row."""
     among: str
     """Says, around a SELECT of ids, that an id is one of them, such that each is looked up by its index."""
+    now: str
+    """An expression for the database's own time as a stored time: the one clock that all hosts share."""
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -29,6 +29,7 @@ class PostgresDatabase(Database):
     rows = "jsonb_array_elements(CAST(:rows AS jsonb)) AS r(value)"
     skip_locked = "FOR UPDATE SKIP LOCKED"
     among = "= ANY(ARRAY({}))"  # with IN, a guess at how many there are may make it walk the whole table
+    now = "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint)"
 
     def __init__(self, url: URL, *, prepare: bool = True) -> None:
         arguments: dict[str, object] = {"connect_timeout": _CONNECT_SECONDS, "application_name": "ringbearer"}

@@ -9,6 +9,8 @@ queue_depth     how many jobs there are per lane and state, kept by whoever move
 idempotency     which event a publisher's key already stands for
 replays         replays in progress and done
 rate_windows    when rate-limited endpoints were last sent to
+nodes           which processes run, and what they last reported of themselves
+leaders         who leads what only one process may do, and until when
 config_version  grows with each change of a supplier or endpoint, so that caches can follow
 
 On PostgreSQL events, deliveries and attempts are partitioned by day, so that retention drops whole tables.
@@ -242,6 +244,28 @@ rate_windows = Table(
     metadata,
     Column("key", Id, primary_key=True),
     Column("sends", Text, nullable=False),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("beat_at", BigInteger, nullable=False),
+    Column("signals", Text, nullable=False),
+)
+
+leaders = Table(
+    "leaders",
+    metadata,
+    Column("name", Id, primary_key=True),
+    Column("holder", Id, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("term", BigInteger, nullable=False),
 )
 
 PARTITIONED = {"events": "evt", "deliveries": "dlv", "attempts": "dlv"}

@@ -29,6 +29,7 @@ class SQLiteDatabase(Database):
     rows = "json_each(:rows) AS r"
     skip_locked = ""  # there is one writer at a time
     among = "IN ({})"
+    now = "(CAST(strftime('%s', 'now') AS INTEGER) * 1000000 + CAST(substr(strftime('%f', 'now'), 4) AS INTEGER) * 1000)"
 
     def __init__(self, path: Path) -> None:
         _check_version()

@@ -1,0 +1,109 @@
+"""A process leads while it can renew its lease, does its duties then, and only then."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from ringbearer.maintenance import presence
+from ringbearer.maintenance.presence import Leadership, Presence
+from ringbearer.storage.base import Storage, open_storage
+from ringbearer.storage.vault import Vault, generate_key
+
+PATIENCE = 20.0
+
+
+class Watched:
+    """A duty that tells when it begins and ends."""
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    def start(self) -> None:
+        self.ended.clear()
+        self.began.set()
+
+    async def stop(self) -> None:
+        self.began.clear()
+        self.ended.set()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "_RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(presence, "_BEAT_SECONDS", 0.05)
+
+
+def _store(path: Path) -> Storage:
+    storage = open_storage(f"sqlite:///{path / 'store.db'}", Vault([generate_key()]))
+    storage.migrate()
+    return storage
+
+
+@pytest.mark.usefixtures("quick")
+def test_duties_move_from_a_leader_that_goes_to_the_next(tmp_path: Path) -> None:
+    async def run(storage: Storage) -> None:
+        duties = [Watched(), Watched()]
+        first, second = (
+            Leadership(nodes=storage.nodes, name="chores", holder=name, duties=[duty])
+            for name, duty in zip("ab", duties, strict=True)
+        )
+        first.start()
+        async with asyncio.timeout(PATIENCE):
+            await duties[0].began.wait()
+        second.start()
+        assert first.leads
+        assert repr(first) == "<Leadership of chores, held>"
+        beats = iter(range(1_000_000))
+        beaten_twice = asyncio.Event()
+
+        def signals() -> dict[str, float]:
+            if next(beats):  # asked again: what was told the first time is written down
+                beaten_twice.set()
+            return {"busy": 0.5}
+
+        beating = Presence(nodes=storage.nodes, node_id="a", kind="work", signals=signals)
+        beating.start()
+        async with asyncio.timeout(PATIENCE):
+            await beaten_twice.wait()
+        (node,) = storage.nodes.alive()
+        assert (node.id, node.kind, node.signals) == ("a", "work", {"busy": 0.5})
+        assert not second.leads
+        assert not duties[1].began.is_set()
+        await first.stop()
+        assert duties[0].ended.is_set()
+        assert not first.leads
+        await beating.stop()
+        assert storage.nodes.alive() == []
+        async with asyncio.timeout(PATIENCE):
+            await duties[1].began.wait()
+        assert storage.nodes.leader("chores") == "b"
+        await second.stop()
+
+    with _store(tmp_path) as storage:
+        asyncio.run(run(storage))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_leader_that_cannot_renew_gives_up_before_another_can_take_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store goes away under it: nobody tells it so, and it stops by its own clock."""
+    assert presence._SURE_SECONDS < presence.LEASE_SECONDS
+    monkeypatch.setattr(presence, "_SURE_SECONDS", 0.5)
+
+    async def run(storage: Storage) -> None:
+        duty = Watched()
+        leadership = Leadership(nodes=storage.nodes, name="chores", holder="a", duties=[duty])
+        leadership.start()
+        async with asyncio.timeout(PATIENCE):
+            await duty.began.wait()
+            with storage.database.write():  # whoever wants to write waits for this transaction
+                await duty.ended.wait()
+                assert not leadership.leads
+            await duty.began.wait()  # it is back
+        await leadership.stop()
+
+    with _store(tmp_path) as storage:
+        asyncio.run(run(storage))
