@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from hypothesis import settings
 
+from redis_servers import Group, Server, cluster_servers, one_server, sentinel_servers
 from ringbearer import ids
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault, generate_key
@@ -85,3 +86,32 @@ def storage(store_url: str) -> Iterator[Storage]:
     with open_storage(store_url, Vault([generate_key()])) as opened:
         opened.migrate()
         yield opened
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real Redis for this run; a test that ends it, or fills it, starts its own."""
+    with one_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: Server) -> str:
+    """The address of that server, emptied."""
+    with redis_server.client() as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
+    """A Redis Cluster for this run, of three primaries with a replica each."""
+    with cluster_servers(tmp_path_factory.mktemp("cluster")) as group:
+        yield group
+
+
+@pytest.fixture(scope="session")
+def redis_sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
+    """A primary and its replica for this run, watched by three sentinels."""
+    with sentinel_servers(tmp_path_factory.mktemp("sentinel")) as group:
+        yield group

@@ -30,6 +30,7 @@ from ringbearer.maintenance.presence import Duty, Leadership, Presence
 from ringbearer.monitor.prometheus import PrometheusMetrics
 from ringbearer.queue.bell import Bell, PostgresBell, SocketBell
 from ringbearer.queue.database import DatabaseQueue
+from ringbearer.redis_link import open_redis, parse
 from ringbearer.settings import Settings
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault
@@ -59,7 +60,9 @@ class Services:
         self.node_id = os.environ.get(NODE_ID) or ids.node()
         self.telemetry = Telemetry()
         self.metrics = PrometheusMetrics(self.telemetry)
-        self.storage = open_store(settings)
+        self.vault = Vault(settings.vault_keys())
+        self.storage = open_storage(settings.store_url, self.vault, prepare=settings.database_prepare)
+        self.redis = None if settings.redis_url is None else open_redis(settings.redis_url, self.vault)
         self.bell = _bell(settings, listen=listen)
         self.queue = DatabaseQueue(self.storage.ledger, self.bell)
         self.cache = WebhookCacheManager(catalog=self.storage.catalog, telemetry=self.telemetry)
@@ -71,8 +74,10 @@ class Services:
         return f"<Services on {self.storage!r}>"
 
     def close(self) -> None:
-        """Close the store and the bell."""
+        """Close the store, Redis and the bell."""
         self.bell.close()
+        if self.redis is not None:
+            self.redis.close()
         self.storage.close()
 
     def presence(self, kind: str) -> Presence:
@@ -95,6 +100,8 @@ def open_store(settings: Settings) -> Storage:
 def own_hosts(settings: Settings) -> frozenset[str]:
     """The names of this service's own machines, which no delivery may be sent to."""
     names = {settings.host, socket.gethostname(), make_url(settings.store_url).host}
+    if settings.redis_url is not None:
+        names.update(host for host, _ in parse(settings.redis_url).hosts)
     return frozenset(name for name in names if name and name not in {"0.0.0.0", "::"})  # noqa: S104
 
 

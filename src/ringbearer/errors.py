@@ -9,6 +9,7 @@ RingbearerError
 ├── Unauthorized            no API key, or one that does not exist
 ├── Forbidden               an API key whose scope does not reach that far
 ├── TooManyRequests         more than a limit allows; `retry_after` says when to come again
+├── RedisUnavailable        Redis cannot take or answer anything now; what it would have held is in the store
 └── StoreUnavailable        the store cannot take or answer anything now; try again later
     └── Overloaded          too much waits for the store already; nothing was taken
 """
@@ -65,6 +66,10 @@ class TooManyRequests(RingbearerError):
     def __init__(self, detail: str, retry_after: float) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class RedisUnavailable(RingbearerError):
+    """Redis cannot take or answer anything now. Nothing is lost by that: everything in it comes from the store."""
 
 
 class StoreUnavailable(RingbearerError):

@@ -31,6 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """`sqlite:///path` or `postgresql://…`; a SQLite file in the data directory when unset."""
     database_prepare: bool = True
     """False behind a transaction pooler that cannot keep prepared statements; also stops LISTEN."""
+    redis_url: str | None = None
+    """`redis://…`, `rediss://…`, `redis+sentinel://…` or `redis+cluster://…`; works without Redis when unset."""
     host: str = "127.0.0.1"
     port: int = 8200
     workers: int = 1
@@ -179,6 +181,10 @@ def _check(settings: Settings) -> None:
         value = getattr(settings, name)
         if value is not None and not low <= value <= high:
             raise ConfigurationError(f"{name} must be between {low} and {high}, got {value}")
+    if settings.redis_url is not None:
+        from ringbearer.redis_link import parse  # 0.15 s, which commands without Redis need not wait for
+
+        parse(settings.redis_url)
     for network in settings.allow_networks:
         try:
             ip_network(network, strict=False)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ringbearer.errors import ConfigurationError
 
@@ -32,9 +34,10 @@ class Vault:
     def __init__(self, keys: Sequence[str]) -> None:
         if not keys:
             raise ConfigurationError("the vault needs at least one key: set RINGBEARER_SECRET_KEY")
-        ciphers = [_cipher(key) for key in keys]
-        self._first_id, self._first = ciphers[0]
-        self._ciphers = dict(ciphers)
+        self._secrets = {_id(secret): secret for secret in map(_decode, keys)}
+        self._ciphers = {key_id: AESGCM(secret) for key_id, secret in self._secrets.items()}
+        self._first_id = next(iter(self._ciphers))
+        self._first = self._ciphers[self._first_id]
 
     def __repr__(self) -> str:
         return f"<Vault with {len(self._ciphers)} keys>"
@@ -60,6 +63,17 @@ class Vault:
                 f"the sealed secret of {bound_to} was altered or belongs elsewhere"
             ) from None
 
+    def derive(self, purpose: str, key_id: bytes | None = None) -> tuple[bytes, bytes]:
+        """A key of 32 bytes for another use (HKDF-SHA256, RFC 5869), with the id of the key that it comes from.
+
+        That is the first key, unless `key_id` names another; raises ConfigurationError when it is not at hand.
+        """
+        key_id = self._first_id if key_id is None else key_id
+        if key_id not in self._secrets:
+            raise ConfigurationError("something was sealed with a key that is not at hand")
+        made = HKDF(algorithm=SHA256(), length=_KEY, salt=None, info=b"ringbearer " + purpose.encode())
+        return key_id, made.derive(self._secrets[key_id])
+
     def current(self, sealed: bytes) -> bool:
         """Whether the value is sealed with the first key already."""
         return sealed[1 : 1 + _ID] == self._first_id
@@ -82,7 +96,11 @@ def key_file(path: Path) -> list[str]:
     return [key]
 
 
-def _cipher(key: str) -> tuple[bytes, AESGCM]:
+def _id(secret: bytes) -> bytes:
+    return hashlib.sha256(secret).digest()[:_ID]
+
+
+def _decode(key: str) -> bytes:
     try:
         raw = base64.b64decode(key, validate=True)
     except (binascii.Error, ValueError):
@@ -92,4 +110,4 @@ def _cipher(key: str) -> tuple[bytes, AESGCM]:
             "RINGBEARER_SECRET_KEY must be 32 bytes in base64; make one with: "
             "python3 -c 'import base64,os; print(base64.b64encode(os.urandom(32)).decode())'"
         )
-    return hashlib.sha256(raw).digest()[:_ID], AESGCM(raw)
+    return raw
