@@ -23,8 +23,14 @@ from ringbearer.telemetry import EventsAccepted, EventsRefused, StoreFailed, Tel
 
 MAX_GROUP = 1_000
 """Events in one transaction."""
+MAX_GROUP_DELIVERIES = 5_000
+"""Deliveries in one transaction, of several publishers; what one asks for at once stays whole."""
+MAX_BATCH_DELIVERIES = 100_000
+"""Deliveries that one batch may make, in the one transaction that it is."""
 MAX_WAITING = 20_000
 """Events that may wait for the store; one more is refused, and the publisher told to come again."""
+MAX_WAITING_BYTES = 128 * 1024 * 1024
+"""Characters of data that may wait for the store."""
 GROUP_WAIT = 0.005
 """Seconds that the first event of a group waits for company."""
 
@@ -53,6 +59,7 @@ class Publisher:
         self._telemetry = telemetry
         self._waiting: deque[_Waiting] = deque()
         self._events_waiting = 0
+        self._bytes_waiting = 0
         self._arrived = asyncio.Event()
         self._store_thread = ThreadPoolExecutor(1, thread_name_prefix="accept")
         self._committer: asyncio.Task[None] | None = None
@@ -99,8 +106,8 @@ class Publisher:
     ) -> list[Accepted | InvalidInput | NotFound]:
         """Accept many events at once, all in one transaction; answers stand in input order.
 
-        An event that is not valid is answered with its error and does not keep the others out. Raises Overloaded
-        and StoreUnavailable: then none was accepted.
+        An event that is not valid is answered with its error and does not keep the others out. Raises Overloaded,
+        StoreUnavailable, and InvalidInput for more deliveries than one transaction takes: then none was accepted.
         """
         suppliers = {event.supplier_id for event in events if isinstance(event, NewEvent)}
         known = await asyncio.to_thread(self._cache.lookup, suppliers)
@@ -116,6 +123,7 @@ class Publisher:
                 answers.append(None)
             except (InvalidInput, NotFound) as error:
                 answers.append(error)
+        _check_fan_out(admissions)
         accepted = iter(await self.commit(admissions) if admissions else ())
         return [next(accepted) if answer is None else answer for answer in answers]
 
@@ -135,13 +143,18 @@ class Publisher:
         return await future
 
     def _enqueue(self, admissions: Sequence[Admission], answered: "Answered") -> None:
-        if self._events_waiting + len(admissions) > MAX_WAITING:
+        waiting = _Waiting(admissions, answered)
+        if (
+            self._events_waiting + len(admissions) > MAX_WAITING
+            or self._bytes_waiting + waiting.size > MAX_WAITING_BYTES
+        ):
             self._telemetry.emit(EventsRefused(len(admissions), "overloaded"))
             raise Overloaded(
                 f"{self._events_waiting} events wait for the store already; try again in a moment"
             )
-        self._waiting.append((admissions, answered))
+        self._waiting.append(waiting)
         self._events_waiting += len(admissions)
+        self._bytes_waiting += waiting.size
         self._arrived.set()
 
     async def _commit_forever(self) -> None:
@@ -167,24 +180,29 @@ class Publisher:
 
     def _next_group(self) -> "list[_Waiting]":
         group: list[_Waiting] = []
-        size = 0
-        while self._waiting and (not group or size + len(self._waiting[0][0]) <= MAX_GROUP):
+        events = deliveries = 0
+        while self._waiting:
+            first = self._waiting[0]
+            events += len(first.admissions)
+            deliveries += first.deliveries
+            if group and (events > MAX_GROUP or deliveries > MAX_GROUP_DELIVERIES):
+                break
             group.append(self._waiting.popleft())
-            size += len(group[-1][0])
-        self._events_waiting -= size
+            self._events_waiting -= len(first.admissions)
+            self._bytes_waiting -= first.size
         if not self._waiting:
             self._arrived.clear()
         return group
 
     def _accept(self, group: "list[_Waiting]") -> list[list[Accepted]]:
         """In the store's thread: one transaction, then a hint to the workers."""
-        flat = [admission for admissions, _ in group for admission in admissions]
+        flat = [admission for waiting in group for admission in waiting.admissions]
         if not flat:
             return [[] for _ in group]
         failpoints.reach("publish.taken")
         accepted = iter(self._ledger.accept(flat))
         failpoints.reach("publish.committed")
-        answers = [[next(accepted) for _ in admissions] for admissions, _ in group]
+        answers = [[next(accepted) for _ in waiting.admissions] for waiting in group]
         self._queue.push(sum(a.deliveries for answer in answers for a in answer))
         failpoints.reach("publish.pushed")
         return answers
@@ -202,8 +220,8 @@ class Publisher:
 
     def _answer(self, group: "list[_Waiting]", answers: list[list[Accepted]], seconds: float) -> None:
         duplicates = deliveries = events = 0
-        for (_, answered), answer in zip(group, answers, strict=True):
-            answered(answer)
+        for waiting, answer in zip(group, answers, strict=True):
+            waiting.answered(answer)
             for accepted in answer:
                 if accepted.duplicate:
                     duplicates += 1
@@ -214,16 +232,39 @@ class Publisher:
 
     def _fail(self, group: "list[_Waiting]", error: Exception) -> None:
         count = 0
-        for admissions, answered in group:
-            count += len(admissions)
-            answered(error)
+        for waiting in group:
+            count += len(waiting.admissions)
+            waiting.answered(error)
         self._telemetry.emit(StoreFailed("accept", str(error)))
         self._telemetry.emit(EventsRefused(count, "store_failed"))
 
 
 Answered = Callable[[list[Accepted] | Exception], None]
 """Is told, in the event loop, what became of the admissions that waited together; must not raise."""
-_Waiting = tuple[Sequence[Admission], Answered]
+
+
+class _Waiting:
+    """What one publisher handed over at once, and how much of a transaction and of memory it takes."""
+
+    __slots__ = ("admissions", "answered", "deliveries", "size")
+
+    def __init__(self, admissions: Sequence[Admission], answered: Answered) -> None:
+        self.admissions = admissions
+        self.answered = answered
+        self.deliveries = self.size = 0
+        for admission in admissions:
+            self.deliveries += len(admission.endpoints)
+            self.size += len(admission.data)
+
+
+def _check_fan_out(admissions: Sequence[Admission]) -> None:
+    deliveries = sum(len(admission.endpoints) for admission in admissions)
+    if deliveries > MAX_BATCH_DELIVERIES:
+        message = (
+            f"these {len(admissions)} events go to {deliveries} endpoints in all; expected at most "
+            f"{MAX_BATCH_DELIVERIES} deliveries in one batch: send fewer events at a time"
+        )
+        raise InvalidInput(message, [("", message)])
 
 
 def admit(event: NewEvent, subscriptions: Subscriptions | None, now: int) -> Admission:

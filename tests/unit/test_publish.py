@@ -310,6 +310,40 @@ def test_a_group_has_no_more_events_than_it_may_but_a_batch_stays_whole(
     assert [size for size in house.ledger.groups if size > 10] == [30]
 
 
+def test_77_a_group_has_no_more_deliveries_than_it_may_and_a_batch_too_large_is_refused(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "MAX_GROUP_DELIVERIES", 4)
+    monkeypatch.setattr(publish, "MAX_BATCH_DELIVERIES", 30)
+
+    async def scenario(publisher: Publisher) -> None:
+        with pytest.raises(InvalidInput, match="at most 30 deliveries"):
+            await publisher.publish_batch([event() for _ in range(16)])  # each goes to two endpoints
+        await asyncio.gather(*(publisher.publish(event()) for _ in range(25)))
+        await publisher.publish_batch([event() for _ in range(15)])
+
+    house.run(scenario)
+    assert sum(house.ledger.groups) == 40
+    assert {size for size in house.ledger.groups if size > 2} == {15}
+
+
+def test_when_too_much_data_waits_one_more_is_refused(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "MAX_WAITING_BYTES", 1_000)
+
+    async def scenario(publisher: Publisher) -> None:
+        await publisher.publish(event())  # from now on its supplier is in memory
+        large = event(data=msgspec.Raw(b'"' + b"x" * 600 + b'"'))
+        answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        assert publisher.offer(large, answered.set_result)
+        with pytest.raises(Overloaded):
+            publisher.offer(large, lambda became: pytest.fail("it was refused"))
+        await answered
+        await publisher.publish(large)
+
+    house.run(scenario)
+    assert len(house.stored()) == 3
+
+
 def test_a_batch_answers_each_event_in_its_place(house: House) -> None:
     async def scenario(publisher: Publisher) -> None:
         refused = InvalidInput("not JSON")

@@ -1,9 +1,12 @@
 """Reports reach whoever listens for their kind, and nobody who listens can break the work."""
 
 import logging
+import re
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from ringbearer.monitor.prometheus import PrometheusMetrics
 from ringbearer.telemetry import CacheAsked, EventsRefused, Report, StoreFailed, Telemetry
 
 
@@ -40,3 +43,11 @@ def test_a_listener_that_raises_is_logged_and_skipped(caplog: pytest.LogCaptureF
 
 def test_without_listeners_a_report_is_lost_quietly() -> None:
     Telemetry().emit(StoreFailed("accept", "disk full"))
+
+
+def test_78_no_label_of_a_metric_is_somebodys_word() -> None:
+    registry = CollectorRegistry()
+    PrometheusMetrics(Telemetry(), registry=registry)
+    labels = {name for metric in registry._collector_to_names for name in getattr(metric, "_labelnames", ())}
+    assert "outcome" in labels
+    assert not {name for name in labels if re.search(r"supplier|endpoint|event|url|key|id$|name", name)}
