@@ -27,6 +27,9 @@ REMEMBERED_SECONDS = 1.0
 MAX_REMEMBERED = 10_000
 """Keys remembered at a time, and as many strings that are none."""
 
+KEY_IN_SCOPE = "ringbearer.key"
+"""Where the pages, which are of this process, put the key of whoever is logged in. No request from outside can."""
+
 _MAX_HEADER = 1_024
 _SCHEME = b"bearer "
 
@@ -92,12 +95,15 @@ class Authenticator:
         presented = _presented(header)
         if presented is None:
             raise Unauthorized("send an API key as Authorization: Bearer <key>")
-        digest = keys.digest(presented)
-        finding = self._known.get(digest) or self._unknown.get(digest)
-        key = finding.key if finding is not None and self._fresh(finding) else await self._find(digest)
+        key = await self.find(keys.digest(presented))
         if key is None:
             raise Unauthorized("there is no such API key, or it was deleted")
         return key
+
+    async def find(self, digest: str) -> Key | None:
+        """The key with that digest, if there is one; raises StoreUnavailable."""
+        finding = self._known.get(digest) or self._unknown.get(digest)
+        return finding.key if finding is not None and self._fresh(finding) else await self._ask(digest)
 
     def forget(self) -> None:
         """Believe nothing that was found so far: call it after keys were created or deleted."""
@@ -109,7 +115,7 @@ class Authenticator:
     def _fresh(self, finding: "_Finding") -> bool:
         return self._monotonic() - finding.since < self._remembered
 
-    async def _find(self, digest: str) -> Key | None:
+    async def _ask(self, digest: str) -> Key | None:
         """Ask the store; whoever presents the same key meanwhile waits for the same answer."""
         task = self._looking.get(digest)
         if task is None:

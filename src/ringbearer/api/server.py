@@ -18,6 +18,11 @@ from ringbearer.api.probes import Probes
 from ringbearer.api.protocol import protocol_for
 from ringbearer.api.services import ApiServices
 from ringbearer.app import STEERING, Services, ensure_admin_key, on_stop, prepare_process
+from ringbearer.dashboard.app import create_dashboard, is_page
+from ringbearer.dashboard.inside import Inside
+from ringbearer.dashboard.live import Pulse
+from ringbearer.dashboard.services import PageServices
+from ringbearer.dashboard.vitals import Looker
 from ringbearer.delivery.sample import send_sample
 from ringbearer.domain.deliveries import Attempt
 from ringbearer.domain.endpoints import Target
@@ -75,6 +80,7 @@ async def _serve(services: Services) -> None:
 
     def stop() -> None:
         server.should_exit = True
+        front.pulse.stop()  # whose viewers' connections would otherwise stay until they are cut
 
     on_stop(stop)
     presence, leadership = services.presence("serve"), services.leadership(STEERING, [])
@@ -107,6 +113,7 @@ class Front:
             await tidy(services.storage.ledger, services.queue, services.telemetry)
 
         self.ingest = Ingest(publisher=publisher, authenticator=authenticator)
+        self.pulse = Pulse(Looker(services.storage, services.metrics.totals))
         self._probes = Probes(storage=services.storage, metrics=services.metrics)
         self._management = create_app(
             ApiServices(
@@ -120,6 +127,14 @@ class Front:
                 changes_per_minute=settings.changes_per_minute,
             )
         )
+        self._dashboard = create_dashboard(
+            PageServices(
+                api=Inside(self._management),
+                storage=services.storage,
+                authenticator=authenticator,
+                pulse=self.pulse,
+            )
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -131,6 +146,8 @@ class Front:
                 return await self.ingest.batch(scope, receive, send)
             if method == "GET" and await self._probes.answered(path, send):
                 return None
+            if is_page(path):
+                return await self._dashboard(cast(HTTPScope, scope), receive, send)
         return await self._management(cast(HTTPScope, scope), receive, send)
 
 

@@ -1,1 +1,1 @@
-"""The pages that people keep open."""
+"""The pages: what is going on, seen and steered in a browser; served by the API process, behind a login."""

@@ -92,12 +92,27 @@ class PrometheusMetrics:
         """Count this process as a worker."""
         self._workers.set(1)
 
+    def totals(self) -> dict[str, float]:
+        """Every counter's value, labels and all, such as `ringbearer_attempts_total{failed}`; blocks."""
+        return {
+            sample.name
+            + ("{" + ",".join(sample.labels.values()) + "}" if sample.labels else ""): sample.value
+            for metric in self._merged().collect()
+            if metric.type == "counter"
+            for sample in metric.samples
+        }
+
+    def _merged(self) -> CollectorRegistry:
+        """The figures of all processes that share theirs."""
+        if not self._shared:
+            return self.registry
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return registry
+
     def render(self, ledger: Ledger) -> bytes:
         """The text that a scrape gets; blocks, as it reads gauges from the store."""
-        registry = self.registry
-        if self._shared:
-            registry = CollectorRegistry()
-            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry = self._merged()
         gauges = CollectorRegistry()
         gauges.register(_StoreGauges(ledger))
         return generate_latest(registry) + generate_latest(gauges)

@@ -26,6 +26,7 @@ class Storage:
     def __init__(self, database: Database, retention: Retention, vault: Vault) -> None:
         self.database = database
         self.retention = retention
+        self.vault = vault
         self.catalog = Catalog(database, vault)
         self.ledger = Ledger(database)
         self.history = History(database)

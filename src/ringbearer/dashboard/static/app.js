@@ -1,0 +1,154 @@
+// What the pages do beyond plain HTML: times in the viewer's zone, live figures, charts made from tables.
+"use strict";
+
+(() => {
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+  const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+
+  // ── times ───────────────────────────────────────────────────────────────────
+
+  function localTimes(root) {
+    const today = new Date().toDateString();
+    for (const element of root.querySelectorAll("time[datetime]:not([data-done])")) {
+      const at = new Date(element.dateTime);
+      if (Number.isNaN(at.getTime())) continue;
+      element.textContent = at.toDateString() === today ? clock.format(at) : full.format(at);
+      element.dataset.done = "";
+    }
+    for (const input of root.querySelectorAll("input[name=zone]")) input.value = zone;
+  }
+
+  // ── charts ──────────────────────────────────────────────────────────────────
+
+  const inks = ["--lead", "--gold", "--bad"];
+
+  function axes(unit) {
+    const line = { stroke: style("--line"), width: 1 };
+    const common = { stroke: style("--soft"), grid: line, ticks: line, font: "11px system-ui, sans-serif" };
+    return [
+      { ...common, space: 70 },
+      { ...common, size: 58, values: (_, ticks) => ticks.map((v) => v.toLocaleString() + (unit || "")) },
+    ];
+  }
+
+  function plot(element, names, data, unit) {
+    element.replaceChildren();
+    const series = names.map((label, index) => ({
+      label,
+      stroke: style(inks[index % inks.length]),
+      fill: index === 0 ? style(inks[0]) + "1f" : undefined,
+      width: 1.75,
+      points: { show: data[0].length < 3 },
+      spanGaps: true,
+    }));
+    const size = () => ({ width: element.clientWidth, height: element.clientHeight });
+    const chart = new uPlot(
+      {
+        ...size(),
+        legend: { show: false },
+        cursor: { drag: { x: false, y: false } },
+        scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.08] } },
+        axes: axes(unit),
+        series: [{}, ...series],
+      },
+      data,
+      element,
+    );
+    new ResizeObserver(() => chart.setSize(size())).observe(element);
+    return chart;
+  }
+
+  function chartsFromTables(root) {
+    for (const figure of root.querySelectorAll("figure[data-chart]:not([data-done])")) {
+      const table = figure.querySelector("table");
+      const target = figure.querySelector(".plot");
+      if (!table || !target) continue;
+      figure.dataset.done = "";
+      const names = [...table.querySelectorAll("thead th")].slice(1).map((cell) => cell.textContent);
+      const data = [[], ...names.map(() => [])];
+      for (const row of table.tBodies[0].rows) {
+        [...row.cells].forEach((cell, index) => {
+          const text = cell.dataset.value;
+          data[index].push(text === undefined || text === "" ? null : Number(text));
+        });
+      }
+      plot(target, names, data, figure.dataset.unit);
+    }
+  }
+
+  // ── live figures ────────────────────────────────────────────────────────────
+
+  function liveRates() {
+    const element = document.getElementById("rates");
+    if (!element) return () => {};
+    const kept = JSON.parse(element.dataset.samples || "[]");
+    const columns = () => [0, 2, 1, 3].map((column) => kept.map((sample) => sample[column]));
+    let chart = null;
+    const draw = () => {
+      if (chart) chart.setData(columns());
+      else chart = plot(element, ["delivered", "accepted", "failed tries"], columns());
+    };
+    if (kept.length) draw();
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      chart = null;
+      draw();
+    });
+    return (sample) => {
+      kept.push(sample);
+      if (kept.length > 300) kept.shift();
+      draw();
+    };
+  }
+
+  function live() {
+    const source = document.querySelector("[data-live]");
+    if (!source) return;
+    const lamp = document.getElementById("pulse");
+    const say = (word, text) => {
+      if (lamp.textContent !== text) lamp.textContent = text;
+      lamp.className = "pulse " + word;
+    };
+    const sampled = liveRates();
+    const stream = new EventSource(source.dataset.live);
+    stream.onopen = () => say("on", "live");
+    stream.onerror = () => say("off", stream.readyState === 2 ? "not live: reload the page" : "connecting again");
+    stream.addEventListener("sample", (event) => sampled(JSON.parse(event.data)));
+    stream.addEventListener("gone", () => location.reload());
+    for (const region of document.querySelectorAll("[data-event]")) {
+      let shown = null;
+      stream.addEventListener(region.dataset.event, (event) => {
+        // What somebody reads or points at stays as it is until they leave it.
+        if (event.data === shown || region.contains(document.activeElement)) return;
+        if (region.matches(":hover") && region.querySelector("a")) return;
+        shown = event.data;
+        region.innerHTML = event.data;
+        localTimes(region);
+      });
+    }
+    addEventListener("pagehide", () => stream.close());
+  }
+
+  // ── small things ────────────────────────────────────────────────────────────
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (!button) return;
+    const text = document.getElementById(button.dataset.copy).textContent;
+    navigator.clipboard.writeText(text).then(() => {
+      button.textContent = "Copied";
+    });
+  });
+
+  function dress(root) {
+    localTimes(root);
+    chartsFromTables(root);
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    dress(document);
+    live();
+  });
+  document.addEventListener("htmx:afterSettle", (event) => dress(event.target.parentElement || document));
+})();
