@@ -18,13 +18,13 @@ from sqlalchemy import make_url
 
 from ringbearer import ids, logs
 from ringbearer.cache.manager import WebhookCacheManager
+from ringbearer.cache.wire import BellWire
 from ringbearer.delivery.guard import Guard
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
 from ringbearer.delivery.worker import Worker
 from ringbearer.domain.keys import Key, digest, generate
 from ringbearer.errors import ConfigurationError
 from ringbearer.limits.database import DatabaseRateLimiter
-from ringbearer.looper import Looper
 from ringbearer.maintenance.housekeeper import Housekeeper
 from ringbearer.maintenance.presence import Duty, Leadership, Presence
 from ringbearer.monitor.prometheus import PrometheusMetrics
@@ -37,7 +37,6 @@ from ringbearer.storage.vault import Vault
 from ringbearer.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
-_FOLLOW_SECONDS = 0.5  # between two looks at the configuration's version: how stale a cache can be
 _SWITCH_SECONDS = 0.001  # a thread that returns from the database gets the interpreter after at most this
 PARENT_PIPE = "RINGBEARER_PARENT_PIPE"
 """Names the descriptor of a pipe that ends when the supervising process does."""
@@ -65,16 +64,22 @@ class Services:
         self.redis = None if settings.redis_url is None else open_redis(settings.redis_url, self.vault)
         self.bell = _bell(settings, listen=listen)
         self.queue = DatabaseQueue(self.storage.ledger, self.bell)
-        self.cache = WebhookCacheManager(catalog=self.storage.catalog, telemetry=self.telemetry)
+        self.cache = WebhookCacheManager(
+            catalog=self.storage.catalog,
+            telemetry=self.telemetry,
+            wire=BellWire(_config_bell(settings)),
+            max_bytes=settings.cache_bytes,
+            stale_seconds=settings.cache_stale_seconds,
+        )
         self.guard = Guard(allow_networks=settings.allow_networks, own_hosts=own_hosts(settings))
         self.ca_file = str(settings.ca_file) if settings.ca_file is not None else None
-        self.follower = Looper("follower", self._follow, interval=_FOLLOW_SECONDS)
 
     def __repr__(self) -> str:
         return f"<Services on {self.storage!r}>"
 
     def close(self) -> None:
-        """Close the store, Redis and the bell."""
+        """Close the cache, the store, Redis and the bell."""
+        self.cache.close()
         self.bell.close()
         if self.redis is not None:
             self.redis.close()
@@ -87,9 +92,6 @@ class Services:
     def leadership(self, name: str, duties: list[Duty]) -> Leadership:
         """This process's campaign for a lease, with what it does while it holds it."""
         return Leadership(nodes=self.storage.nodes, name=name, holder=self.node_id, duties=duties)
-
-    async def _follow(self) -> None:
-        await asyncio.to_thread(self.cache.refresh)
 
 
 def open_store(settings: Settings) -> Storage:
@@ -164,6 +166,14 @@ def _bell(settings: Settings, *, listen: bool) -> Bell:
     return PostgresBell(settings.store_url, listen=listen, pooled=not settings.database_prepare)
 
 
+def _config_bell(settings: Settings) -> Bell:
+    """The bell that tells every process of changes of the configuration."""
+    if settings.embedded:
+        return SocketBell(settings.data_dir / "run", listen=True, name="config")
+    pooled = not settings.database_prepare
+    return PostgresBell(settings.store_url, listen=True, pooled=pooled, name="config")
+
+
 # ── the worker process ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -195,7 +205,7 @@ async def _work(services: Services) -> None:
     if settings.metrics_port is not None:
         start_http_server(settings.metrics_port, settings.host, registry=services.metrics.registry)
     presence, leadership = services.presence("work"), services.leadership(HOUSEKEEPING, [housekeeper])
-    services.follower.start()
+    services.cache.start()
     presence.start()
     leadership.start()
     thread = _Thread(worker.run, asyncio.get_running_loop(), stopped)
@@ -203,7 +213,6 @@ async def _work(services: Services) -> None:
     await stopped.wait()
     await leadership.stop()
     await presence.stop()
-    await services.follower.stop()
     thread.join()
     if thread.error is not None:
         raise thread.error

@@ -51,6 +51,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Certificate authorities to trust instead of the bundled ones."""
     retention_days: float = 30.0
     """How long events, finished deliveries and attempts are kept."""
+    cache_bytes: int = 64 * 1024 * 1024
+    """Memory that a process may spend on suppliers and their endpoints."""
+    cache_stale_seconds: float = 300.0
+    """How long they are believed while the store cannot be asked whether they changed."""
     changes_per_minute: int = 5
     """Changes of one endpoint that the management API takes in a minute; 0 for any number."""
     stop_grace: float = 15.0
@@ -173,6 +177,8 @@ def _check(settings: Settings) -> None:
         ("slots", 1, 20_000),
         ("lease_seconds", 2, 3_600),  # a worker renews its leases each third of it, between two batches
         ("retention_days", 0.01, 36_500),
+        ("cache_bytes", 8 * 1024 * 1024, 64 * 1024**3),
+        ("cache_stale_seconds", 1, 86_400),
         ("changes_per_minute", 0, 1_000_000),
         ("stop_grace", 0, 3_600),
         ("metrics_port", 0, 65_535),

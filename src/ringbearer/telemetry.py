@@ -80,11 +80,27 @@ class HistoryPruned(Report, frozen=True):
     count: int
 
 
-class CacheAsked(Report, frozen=True):
-    """The cache was asked for suppliers: how many were in it, and how many had to be loaded."""
+class TierWork(msgspec.Struct, frozen=True, kw_only=True):
+    """What one tier of the cache did since the last report, and how full it is (None: it does not know)."""
 
+    tier: str
     hits: int
     misses: int
+    writes: int
+    failures: int
+    evictions: int
+    entries: int | None
+    bytes: int | None
+    mean_age: float | None
+    """Seconds since its entries were read."""
+    latencies: Sequence[float]
+    """Seconds: a sample of reads from memory, every round trip to elsewhere."""
+
+
+class CacheWorked(Report, frozen=True):
+    """What the cache of this process did since the last report; about twice a second."""
+
+    tiers: Sequence[TierWork]
 
 
 class StoreFailed(Report, frozen=True):

@@ -18,7 +18,7 @@ from ringbearer.storage.base import open_storage
 from ringbearer.storage.catalog import Catalog, Subscriptions
 from ringbearer.storage.database import Database
 from ringbearer.storage.vault import Vault, generate_key
-from ringbearer.telemetry import CacheAsked, Telemetry
+from ringbearer.telemetry import Telemetry
 
 NOW = datetime.now(UTC)
 VAULT = Vault([generate_key()])
@@ -34,11 +34,11 @@ class WatchedCatalog(Catalog):
         self.go_on.set()
         self.fails = False
 
-    def subscriptions(self, supplier_ids: Sequence[str]) -> dict[str, Subscriptions]:
+    def snapshot(self, supplier_ids: Sequence[str]) -> tuple[int, dict[str, Subscriptions]]:
         self.reads.append(list(supplier_ids))
         if self.fails:
             raise StoreUnavailable("for the test")
-        found = super().subscriptions(supplier_ids)
+        found = super().snapshot(supplier_ids)
         self.read_done.set()
         assert self.go_on.wait(30)
         return found
@@ -68,10 +68,7 @@ def manager(catalog: Catalog, telemetry: Telemetry | None = None, most: int = 10
 
 
 def test_what_is_missing_costs_one_read_and_what_is_known_none(catalog: WatchedCatalog) -> None:
-    asked: list[CacheAsked] = []
-    telemetry = Telemetry()
-    telemetry.listen(CacheAsked, asked.append)
-    cache = manager(catalog, telemetry)
+    cache = manager(catalog)
     found = cache.lookup(["a", "b", "unknown"])
     assert {key: entry is not None for key, entry in found.items()} == {
         "a": True,
@@ -82,7 +79,9 @@ def test_what_is_missing_costs_one_read_and_what_is_known_none(catalog: WatchedC
     assert cache.lookup(["a", "unknown"])["unknown"] is None
     assert cache.lookup([]) == {}
     assert catalog.reads == [["a", "b", "unknown"], ["c"]]
-    assert asked == [CacheAsked(0, 3), CacheAsked(2, 1), CacheAsked(2, 0), CacheAsked(0, 0)]
+    memory, store = cache.figures()
+    assert (memory.tier, memory.hits, memory.misses, memory.writes, memory.entries) == ("l1", 4, 4, 4, 4)
+    assert (store.tier, store.hits, store.misses) == ("l3", 4, 0)
 
 
 def test_peeking_never_reads(catalog: WatchedCatalog) -> None:

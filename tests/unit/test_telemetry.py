@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ringbearer.monitor.prometheus import PrometheusMetrics
-from ringbearer.telemetry import CacheAsked, EventsRefused, Report, StoreFailed, Telemetry
+from ringbearer.telemetry import EventsRefused, HistoryPruned, Report, StoreFailed, Telemetry
 
 
 def test_a_report_reaches_all_who_listen_for_its_kind_and_nobody_else() -> None:
@@ -15,12 +15,12 @@ def test_a_report_reaches_all_who_listen_for_its_kind_and_nobody_else() -> None:
     first: list[Report] = []
     second: list[Report] = []
     other: list[Report] = []
-    telemetry.listen(CacheAsked, first.append)
-    telemetry.listen(CacheAsked, second.append)
+    telemetry.listen(HistoryPruned, first.append)
+    telemetry.listen(HistoryPruned, second.append)
     telemetry.listen(StoreFailed, other.append)
-    telemetry.emit(CacheAsked(hits=3, misses=1))
+    telemetry.emit(HistoryPruned(3))
     telemetry.emit(EventsRefused(1, "overloaded"))
-    assert first == second == [CacheAsked(hits=3, misses=1)]
+    assert first == second == [HistoryPruned(3)]
     assert other == []
 
 
@@ -28,16 +28,16 @@ def test_a_listener_that_raises_is_logged_and_skipped(caplog: pytest.LogCaptureF
     telemetry = Telemetry()
     heard: list[Report] = []
 
-    def broken(report: CacheAsked) -> None:
+    def broken(report: HistoryPruned) -> None:
         raise RuntimeError("I cannot hear")
 
-    telemetry.listen(CacheAsked, broken)
-    telemetry.listen(CacheAsked, heard.append)
+    telemetry.listen(HistoryPruned, broken)
+    telemetry.listen(HistoryPruned, heard.append)
     with caplog.at_level(logging.ERROR):
-        telemetry.emit(CacheAsked(hits=0, misses=0))
-        telemetry.emit(CacheAsked(hits=1, misses=0))
+        telemetry.emit(HistoryPruned(0))
+        telemetry.emit(HistoryPruned(1))
     assert len(heard) == 2
-    assert [r.getMessage() for r in caplog.records] == ["a telemetry listener failed on CacheAsked"] * 2
+    assert [r.getMessage() for r in caplog.records] == ["a telemetry listener failed on HistoryPruned"] * 2
     assert "I cannot hear" in caplog.text
 
 

@@ -85,7 +85,7 @@ async def _serve(services: Services) -> None:
     on_stop(stop)
     presence, leadership = services.presence("serve"), services.leadership(STEERING, [])
     publisher.start()
-    services.follower.start()
+    services.cache.start()
     presence.start()
     leadership.start()
     try:
@@ -93,7 +93,6 @@ async def _serve(services: Services) -> None:
     finally:
         await leadership.stop()
         await presence.stop()
-        await services.follower.stop()
         await publisher.stop()
 
 

@@ -168,8 +168,7 @@ class HighPerformanceWebhookProcessor:
             lease.supplier_id for lease in leases if not _enabled(known[lease.supplier_id], lease.endpoint_id)
         }
         if doubtful:
-            self._cache.invalidate(doubtful)
-            known |= self._cache.lookup(doubtful)
+            known |= self._cache.lookup(doubtful, fresh=True)
         return known
 
     def _admit(self, lease: Lease, subscriptions: Subscriptions | None, now: int) -> Route | Outcome:

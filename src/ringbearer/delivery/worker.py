@@ -266,7 +266,7 @@ class Worker:
         for endpoint_id, reason in list(self._processor.gone.items()):
             try:
                 self._catalog.set_enabled([endpoint_id], enabled=False, reason=reason)
-                self._cache.refresh()
+                self._cache.changed_here()
             except Exception as error:
                 self._failed("disable", error)
                 return

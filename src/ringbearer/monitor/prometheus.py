@@ -25,7 +25,7 @@ from ringbearer.errors import StoreUnavailable
 from ringbearer.storage.ledger import Ledger
 from ringbearer.telemetry import (
     AttemptsMade,
-    CacheAsked,
+    CacheWorked,
     DeliveriesClaimed,
     DeliveriesMoved,
     DeliveriesSettled,
@@ -37,6 +37,7 @@ from ringbearer.telemetry import (
 )
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
+_CACHE_LATENCY = (1e-6, 2e-6, 5e-6, 1e-5, 1e-4, 5e-4, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1, 5)
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
@@ -55,6 +56,9 @@ class PrometheusMetrics:
         def histogram(name: str, what: str) -> Histogram:
             return Histogram(name, what, buckets=_LATENCY, registry=where)
 
+        def per_tier(name: str, what: str) -> Gauge:
+            return Gauge(name, what, ["tier"], registry=where, multiprocess_mode="livesum")
+
         self._accepted = counter("ringbearer_events_accepted_total", "Events committed.")
         self._duplicates = counter("ringbearer_events_duplicate_total", "Events answered by idempotency key.")
         self._refused = counter("ringbearer_events_refused_total", "Events not taken.", ["reason"])
@@ -66,6 +70,11 @@ class PrometheusMetrics:
         self._pruned = counter("ringbearer_history_pruned_total", "Rows or tables removed by retention.")
         self._store_errors = counter("ringbearer_store_errors_total", "Failures of the store.", ["during"])
         self._cache = counter("ringbearer_cache_requests_total", "Cache look-ups.", ["tier", "result"])
+        self._cache_writes = counter("ringbearer_cache_loads_total", "Entries put into a tier.", ["tier"])
+        self._cache_evictions = counter(
+            "ringbearer_cache_evictions_total", "Entries that made room.", ["tier"]
+        )
+        self._cache_failures = counter("ringbearer_cache_failures_total", "Failed round trips.", ["tier"])
         self._connections = counter("ringbearer_connections_total", "Connections used by tries.", ["kind"])
         self._accept_seconds = histogram("ringbearer_accept_seconds", "Time to commit a group of events.")
         self._claim_seconds = histogram("ringbearer_claim_seconds", "Time to lease a batch.")
@@ -78,6 +87,22 @@ class PrometheusMetrics:
         self._workers = Gauge(
             "ringbearer_workers", "Worker processes.", registry=where, multiprocess_mode="livesum"
         )
+        self._cache_seconds = Histogram(
+            "ringbearer_cache_seconds",
+            "Reads of a tier: from memory a sample, else round trips.",
+            ["tier"],
+            buckets=_CACHE_LATENCY,
+            registry=where,
+        )
+        self._cache_entries = per_tier("ringbearer_cache_entries", "Suppliers in memory, all processes.")
+        self._cache_bytes = per_tier("ringbearer_cache_bytes", "Bytes that they take.")
+        self._cache_age = Gauge(
+            "ringbearer_cache_age_seconds",
+            "Mean age of what is in memory, of the process where it is highest.",
+            ["tier"],
+            registry=where,
+            multiprocess_mode="livemax",
+        )
         telemetry.listen(EventsAccepted, self._on_accepted)
         telemetry.listen(EventsRefused, lambda r: self._refused.labels(r.reason).inc(r.events))
         telemetry.listen(DeliveriesClaimed, self._on_claimed)
@@ -85,7 +110,7 @@ class PrometheusMetrics:
         telemetry.listen(DeliveriesSettled, self._on_settled)
         telemetry.listen(DeliveriesMoved, lambda r: self._moved.labels(r.how).inc(r.count))
         telemetry.listen(HistoryPruned, lambda r: self._pruned.inc(r.count))
-        telemetry.listen(CacheAsked, self._on_cache)
+        telemetry.listen(CacheWorked, self._on_cache)
         telemetry.listen(StoreFailed, lambda r: self._store_errors.labels(r.during).inc())
 
     def worker_started(self) -> None:
@@ -150,11 +175,26 @@ class PrometheusMetrics:
             self._fenced.inc(report.lost)
         self._settle_seconds.observe(report.duration)
 
-    def _on_cache(self, report: CacheAsked) -> None:
-        if report.hits:
-            self._cache.labels("l1", "hit").inc(report.hits)
-        if report.misses:
-            self._cache.labels("l1", "miss").inc(report.misses)
+    def _on_cache(self, report: CacheWorked) -> None:
+        for work in report.tiers:
+            for labelled, n in (
+                (self._cache.labels(work.tier, "hit"), work.hits),
+                (self._cache.labels(work.tier, "miss"), work.misses),
+                (self._cache_writes.labels(work.tier), work.writes),
+                (self._cache_evictions.labels(work.tier), work.evictions),
+                (self._cache_failures.labels(work.tier), work.failures),
+            ):
+                if n:
+                    labelled.inc(n)
+            if work.latencies:
+                _observe_all(self._cache_seconds.labels(work.tier), work.latencies)
+            for gauge, value in (
+                (self._cache_entries, work.entries),
+                (self._cache_bytes, work.bytes),
+                (self._cache_age, work.mean_age),
+            ):
+                if value is not None:
+                    gauge.labels(work.tier).set(value)
 
 
 def _observe_all(histogram: Histogram, values: Sequence[float]) -> None:

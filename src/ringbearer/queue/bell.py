@@ -11,7 +11,6 @@ import psycopg
 from sqlalchemy import make_url
 
 _log = logging.getLogger(__name__)
-_CHANNEL = "ringbearer_work"
 _MAX_PATH = 100  # of a Unix socket's name, which Linux limits to 107 bytes
 
 
@@ -38,18 +37,19 @@ class Bell(ABC):
 class SocketBell(Bell):
     """For the processes of one machine: a datagram to each worker's socket in a common directory.
 
-    Only a bell that was told to `listen` has a socket of its own.
+    Only a bell that was told to `listen` has a socket of its own. Bells of different names do not hear each other.
     """
 
-    def __init__(self, directory: Path, *, listen: bool) -> None:
+    def __init__(self, directory: Path, *, listen: bool, name: str = "bell") -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._directory = directory
+        self._everybody = f"*.{name}"
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sender.setblocking(False)
         self._path: Path | None = None
         self._ear: socket.socket | None = None
         if listen:
-            self._listen(directory / f"{os.getpid()}.bell")
+            self._listen(directory / f"{os.getpid()}.{name}")
 
     def _listen(self, path: Path) -> None:
         if len(os.fsencode(path)) > _MAX_PATH:
@@ -64,7 +64,7 @@ class SocketBell(Bell):
         self._path = path
 
     def ring(self) -> None:
-        for name in self._directory.glob("*.bell"):
+        for name in self._directory.glob(self._everybody):
             try:
                 self._sender.sendto(b"!", os.fspath(name))
             except BlockingIOError:
@@ -94,7 +94,8 @@ class SocketBell(Bell):
 class PostgresBell(Bell):
     """NOTIFY and LISTEN; where a transaction pooler forbids LISTEN, workers look for themselves each second."""
 
-    def __init__(self, url: str, *, listen: bool, pooled: bool = False) -> None:
+    def __init__(self, url: str, *, listen: bool, pooled: bool = False, name: str = "work") -> None:
+        self._channel = f"ringbearer_{name}"
         self._url = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
         self._wants_to_listen = listen and not pooled
         self._sender: psycopg.Connection | None = None
@@ -105,7 +106,7 @@ class PostgresBell(Bell):
         try:
             if self._sender is None or self._sender.closed:
                 self._sender = self._connect()
-            self._sender.execute(f"NOTIFY {_CHANNEL}", prepare=False)
+            self._sender.execute(f"NOTIFY {self._channel}", prepare=False)
         except psycopg.Error as error:
             _log.debug("could not ring: %s", error)
             self._drop_sender()
@@ -126,7 +127,7 @@ class PostgresBell(Bell):
         try:
             if self._ear is None:
                 self._ear = self._connect()
-                self._ear.execute(f"LISTEN {_CHANNEL}", prepare=False)
+                self._ear.execute(f"LISTEN {self._channel}", prepare=False)
         except psycopg.Error as error:
             _log.debug("could not listen: %s", error)
             self._drop_ear()

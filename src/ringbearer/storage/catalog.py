@@ -259,9 +259,15 @@ class Catalog:
     # ── for caches ──────────────────────────────────────────────────────────────────────────────────────
 
     def subscriptions(self, supplier_ids: Sequence[str]) -> dict[str, Subscriptions]:
-        """Each known supplier with its endpoints and secrets; three queries however many are asked for."""
+        """Each known supplier with its endpoints and secrets; a few queries however many are asked for."""
+        return self.snapshot(supplier_ids)[1]
+
+    def snapshot(self, supplier_ids: Sequence[str]) -> tuple[int, dict[str, Subscriptions]]:
+        """The same, with a version up to which every change is in it; four queries in one transaction."""
         ids = list(supplier_ids)
         with self._database.read() as connection:
+            # Before the rest, since on PostgreSQL each statement sees what was committed when it began.
+            version: int | None = connection.execute(select(schema.config_version.c.version)).scalar()
             suppliers = connection.execute(select(_S).where(_S.c.id.in_(ids), _S.c.deleted.is_(False))).all()
             endpoints = connection.execute(
                 select(_E).where(_E.c.supplier_id.in_(ids), _E.c.deleted.is_(False)).order_by(_E.c.id)
@@ -280,7 +286,7 @@ class Catalog:
             targets.setdefault(row.supplier_id, {})[row.id] = Target(
                 endpoint=self._endpoint(row), secrets=tuple(signing.get(row.id, ())), version=row.version
             )
-        return {
+        return version or 0, {
             row.id: Subscriptions(
                 _supplier(row),
                 targets.get(row.id, {}),

@@ -1,0 +1,114 @@
+"""L1: entries in the memory of the process, bounded by bytes and by number; the least recently used goes first."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+from ringbearer.cache.base import Entry, Tier, TierState
+
+_UNKNOWN_SHARE = 8
+"""Suppliers that do not exist may take one entry in so many: asking for them drives out nobody who does."""
+
+
+class LruTier(Tier):
+    """Entries in memory. Reading costs a look into a dictionary and a move in a list, and takes no lock."""
+
+    name = "l1"
+
+    def __init__(self, *, max_bytes: int, max_entries: int) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, Entry] = OrderedDict()
+        self._unknown: OrderedDict[str, Entry] = OrderedDict()
+        self._bytes = 0
+        self._max_bytes = max_bytes
+        self._max_entries = max_entries
+        self.evictions = 0
+        """Entries that had to make room since the start."""
+
+    def __repr__(self) -> str:
+        return f"<LruTier with {len(self)} of {self._max_entries} entries, {self._bytes} bytes>"
+
+    def __len__(self) -> int:
+        return len(self._known) + len(self._unknown)
+
+    def peek(self, supplier_id: str) -> Entry | None:
+        """The entry, which counts as used now; None when there is none."""
+        try:
+            entry = self._known[supplier_id]
+            self._known.move_to_end(supplier_id)
+        except KeyError:  # never there, or taken away in between
+            return self._unknown.get(supplier_id)
+        return entry
+
+    def has(self, supplier_id: str) -> bool:
+        """Whether there is an entry, which does not count as used."""
+        return supplier_id in self._known or supplier_id in self._unknown
+
+    def read(self, supplier_ids: Sequence[str], *, version: int) -> dict[str, Entry]:
+        found = {}
+        for supplier_id in supplier_ids:
+            entry = self.peek(supplier_id)
+            if entry is not None and entry.version >= version:
+                found[supplier_id] = entry
+        return found
+
+    def write(self, entries: Mapping[str, Entry]) -> int:
+        kept = 0
+        with self._lock:
+            for supplier_id, entry in entries.items():
+                before = self._known.get(supplier_id) or self._unknown.get(supplier_id)
+                if before is not None and before.version > entry.version:
+                    continue
+                self._drop(supplier_id)
+                if entry.weight > self._max_bytes:
+                    continue  # nothing else would have room beside it
+                self._put(supplier_id, entry)
+                kept += 1
+            self._evict()
+        return kept
+
+    def forget(self, supplier_ids: Sequence[str], *, version: int | None = None) -> None:
+        with self._lock:
+            for supplier_id in supplier_ids:
+                entry = self._known.get(supplier_id) or self._unknown.get(supplier_id)
+                if entry is not None and (version is None or entry.version < version):
+                    self._drop(supplier_id)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._known.clear()
+            self._unknown.clear()
+            self._bytes = 0
+
+    def state(self) -> TierState:
+        return TierState(len(self), self._bytes, self._max_entries, self._max_bytes)
+
+    def resize(self, *, max_bytes: int, max_entries: int) -> None:
+        """Take other bounds; what does not fit any more goes."""
+        with self._lock:
+            self._max_bytes, self._max_entries = max_bytes, max_entries
+            self._evict()
+
+    def entries(self) -> list[tuple[str, Entry]]:
+        """All entries as they stand, the least recently used first, none of which counts as used."""
+        with (
+            self._lock
+        ):  # each list is made without giving way to a reader, who moves entries without the lock
+            return [*self._unknown.items(), *self._known.items()]
+
+    def _put(self, supplier_id: str, entry: Entry) -> None:
+        (self._unknown if entry.value is None else self._known)[supplier_id] = entry
+        self._bytes += entry.weight
+
+    def _drop(self, supplier_id: str) -> None:
+        entry = self._known.pop(supplier_id, None) or self._unknown.pop(supplier_id, None)
+        if entry is not None:
+            self._bytes -= entry.weight
+
+    def _evict(self) -> None:
+        while len(self._unknown) > max(1, self._max_entries // _UNKNOWN_SHARE):
+            self._drop(next(iter(self._unknown)))
+            self.evictions += 1
+        while self._known and (len(self) > self._max_entries or self._bytes > self._max_bytes):
+            self._drop(next(iter(self._known)))
+            self.evictions += 1
