@@ -227,6 +227,7 @@ def _worker(services: Services) -> Worker:
         refuse=services.guard.check_address,
         slots=settings.slots,
         ca_file=services.ca_file,
+        public_url=settings.public_url or "",
     )
     return Worker(
         queue=services.queue,

@@ -293,6 +293,7 @@ def admit(event: NewEvent, subscriptions: Subscriptions | None, now: int) -> Adm
         endpoints=subscriptions.wanting(event.type),
         deliver_at=deliver_at if deliver_at is not None and deliver_at > now else None,
         ordering_key=event.ordering_key,
+        own_keys=subscriptions.own_keys,
         idempotency_key=event.idempotency_key,
         fingerprint=hashlib.sha256(_encode(event)).hexdigest() if keyed else "",
         occasion_date=event.occasion_date.isoformat() if event.occasion_date else None,

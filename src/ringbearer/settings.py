@@ -5,6 +5,7 @@ to run are `--name` on the command line too. What is not said stays unset, and h
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_network
@@ -20,6 +21,7 @@ _PREFIX = "RINGBEARER_"
 _FILE = "ringbearer.toml"
 # Variables of the same prefix that are no settings: for the command-line client, and from parent to child.
 _OTHERS = frozenset({"KEY", "URL", "CONFIG", "PARENT_PIPE", "SOCKET_DESCRIPTOR", "NODE_ID", "FAILPOINT"})
+_PUBLIC_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +49,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Keys that seal stored secrets, 32 bytes in base64, comma-separated, the first one sealing."""
     allow_networks: tuple[str, ...] = ()
     """CIDRs that deliveries may reach although they are private."""
+    public_url: str | None = None
+    """Where the API is reached from outside, for links that are sent to receivers; paths alone when unset."""
     ca_file: Path | None = None
     """Certificate authorities to trust instead of the bundled ones."""
     retention_days: float = 30.0
@@ -191,6 +195,11 @@ def _check(settings: Settings) -> None:
         from ringbearer.redis_link import parse  # 0.15 s, which commands without Redis need not wait for
 
         parse(settings.redis_url)
+    if settings.public_url is not None and not _PUBLIC_URL.fullmatch(settings.public_url):
+        raise ConfigurationError(
+            "public_url must be http:// or https:// and a host, such as https://hooks.example.com, "
+            f"got {settings.public_url!r}"
+        )
     for network in settings.allow_networks:
         try:
             ip_network(network, strict=False)

@@ -29,6 +29,7 @@ HANDLERS = (
     endpoints.delete_endpoint,
     endpoints.rotate_secret,
     endpoints.test_endpoint,
+    endpoints.preview_endpoint,
     endpoints.enable_endpoint,
     endpoints.disable_endpoint,
     events.get_event,

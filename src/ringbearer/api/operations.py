@@ -12,12 +12,14 @@ from ringbearer.api.deliveries import (
     ReplayProgress,
     ReplayStarted,
 )
-from ringbearer.api.endpoints import EndpointChange, EndpointWithSecret, NewEndpoint, NewSecret, Rotation
+from ringbearer.api.endpoint_forms import EndpointChange, NewEndpoint
+from ringbearer.api.endpoints import EndpointWithSecret, NewSecret, PreviewBody, Rotation
 from ringbearer.api.events import EventDetail
 from ringbearer.api.ingest import BatchAnswer
 from ringbearer.api.keys import KeyWithText, NewKey
 from ringbearer.api.reading import PageQuery
 from ringbearer.api.suppliers import SupplierBody
+from ringbearer.delivery.sample import Preview
 from ringbearer.domain.deliveries import Attempt, Delivery, DeliveryDetail
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.domain.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_DATA_BYTES, NewEvent
@@ -243,6 +245,18 @@ MANAGEMENT: tuple[Operation, ...] = (
         {200: Attempt},
         keys=_OWNERS,
         problems=_CHANGE,
+    ),
+    Operation(
+        "POST",
+        _ENDPOINT + "/preview",
+        "previewEndpoint",
+        "Endpoints",
+        "Show the request that an event would make, signed and in the endpoint's form; nothing is sent.",
+        {200: Preview},
+        keys=_OWNERS,
+        body=PreviewBody,
+        body_required=False,
+        problems=(404, 409),
     ),
     Operation(
         "POST",

@@ -105,7 +105,11 @@ class Front:
 
         async def send_test(target: Target) -> Attempt:
             return await asyncio.to_thread(
-                send_sample, target, refuse=services.guard.check_address, ca_file=services.ca_file
+                send_sample,
+                target,
+                refuse=services.guard.check_address,
+                ca_file=services.ca_file,
+                public_url=settings.public_url or "",
             )
 
         async def reconcile() -> None:
@@ -123,6 +127,7 @@ class Front:
                 reconcile=reconcile,
                 invalidate=lambda supplier_id: services.cache.invalidate([supplier_id]),
                 wake=lambda: services.queue.push(1),
+                public_url=settings.public_url or "",
                 changes_per_minute=settings.changes_per_minute,
             )
         )

@@ -10,7 +10,8 @@ An error is a stable code, then a colon and a sentence. The codes:
  tls_expired, tls_not_yet_valid, tls_wrong_host,
  tls_self_signed, tls_untrusted, tls_revoked, tls_weak    the certificate
  tls_version, tls_not_spoken, tls_client_certificate,
- tls_handshake                                            the rest of TLS
+ tls_own_material, tls_handshake                          the rest of TLS
+ payload_failed                                           no form of the event that the endpoint asks for
  empty_response, incomplete_response, bad_response,
  too_large, protocol_error                                what was answered
  http_<status>                                            a whole answer that is not 2xx
@@ -137,9 +138,10 @@ _SENTENCES = {
     "tls_untrusted": "the receiver's certificate leads to no authority that is trusted",
     "tls_revoked": "the receiver's certificate was revoked",
     "tls_weak": "the receiver's certificate or key is too weak",
-    "tls_version": "the receiver speaks no TLS version that is secure; 1.2 and 1.3 are",
+    "tls_version": "the receiver speaks no TLS version that is secure: 1.2 or 1.3, as the endpoint says",
     "tls_not_spoken": "the receiver does not speak TLS on this port",
     "tls_client_certificate": "the receiver wants a client certificate",
+    "tls_own_material": "the endpoint's own certificate, key or authorities cannot be used",
     "tls_handshake": "the TLS handshake failed",
     "empty_response": "the receiver closed the connection without an answer",
     "incomplete_response": "the answer ended too early",
@@ -163,11 +165,12 @@ _BY_CURL_CODE = {
     52: "empty_response",
     55: "send_failed",
     56: "receive_failed",
-    58: "tls_client_certificate",
+    58: "tls_own_material",
     59: "tls_handshake",
     60: "tls_untrusted",
     61: "bad_response",
     63: "too_large",
+    77: "tls_own_material",
     83: "tls_untrusted",
     91: "tls_revoked",
     92: "protocol_error",

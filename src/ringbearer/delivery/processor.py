@@ -16,7 +16,7 @@ from ringbearer.delivery.retry import judge
 from ringbearer.delivery.routes import Route, Routes
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
 from ringbearer.domain.endpoints import DEFAULT_RETRY_SCHEDULE
-from ringbearer.errors import StoreUnavailable
+from ringbearer.errors import PayloadFailed, StoreUnavailable
 from ringbearer.limits.base import RateLimiter
 from ringbearer.storage.catalog import Subscriptions
 from ringbearer.telemetry import AttemptMade, AttemptsMade, Telemetry
@@ -53,12 +53,13 @@ class HighPerformanceWebhookProcessor:
         refuse: Callable[[str], str | None],
         slots: int,
         ca_file: str | None = None,
+        public_url: str = "",
     ) -> None:
         self._cache = cache
         self._limiter = limiter
         self._telemetry = telemetry
         self._courier = Courier(slots=slots, refuse=refuse, ca_file=ca_file)
-        self._routes = Routes()
+        self._routes = Routes(public_url=public_url)
         self._slots = slots
         self._share = max(1, int(slots * _SHARE))
         self._busy: Counter[str] = Counter()
@@ -128,6 +129,9 @@ class HighPerformanceWebhookProcessor:
         for lease, route in fitting:
             try:
                 self._courier.submit(route.order(lease, clock.now()))
+            except PayloadFailed as error:
+                self._vacate(lease.endpoint_id)
+                outcomes.append(_unmade(lease, error))
             except Exception as error:  # one delivery that cannot be put together must not stop the others
                 _log.exception("delivery %s could not be put together", lease.delivery_id)
                 self._vacate(lease.endpoint_id)
@@ -312,6 +316,19 @@ def _unsendable(lease: Lease, schedule: Sequence[float], error: Exception) -> Ou
         return Outcome(lease=lease, state=State.DEAD, record=made, reason="internal error")
     due = now + int(schedule[number - 1] * clock.SECOND)
     return Outcome(lease=lease, state=State.SCHEDULED, due_at=due, record=made, reason="internal error")
+
+
+def _unmade(lease: Lease, error: PayloadFailed) -> Outcome:
+    """Dead at once, as when the address is refused: no retry mends an endpoint's configuration."""
+    made = Record(
+        started_at=clock.now(),
+        duration=0,
+        status_code=None,
+        error=f"payload_failed: {error}",
+        response_body=None,
+        response_headers=None,
+    )
+    return Outcome(lease=lease, state=State.DEAD, record=made, reason=made.error)
 
 
 def _enabled(subscriptions: Subscriptions | None, endpoint_id: str) -> bool:

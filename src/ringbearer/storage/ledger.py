@@ -42,6 +42,8 @@ class Admission(msgspec.Struct, kw_only=True, gc=False):
     """The id of each endpoint that wants it, and whether that endpoint is enabled."""
     deliver_at: int | None = None
     ordering_key: str | None = None
+    own_keys: dict[str, str | None] = {}
+    """The ordering key for endpoints (by id) that do not go by the event's."""
     idempotency_key: str | None = None
     fingerprint: str = ""
     """A digest of what the publisher said: what tells a repetition from a contradiction."""
@@ -144,9 +146,10 @@ class Ledger:
             )
             stem = "dlv_" + a.event_id[4:]
             for ordinal, (endpoint_id, enabled) in enumerate(a.endpoints):
-                state = _first_state(a, enabled)
-                if a.ordering_key is not None:
-                    ordered.add((endpoint_id, a.ordering_key))
+                key = a.own_keys.get(endpoint_id, a.ordering_key) if a.own_keys else a.ordering_key
+                state = _first_state(a, key, enabled)
+                if key is not None:
+                    ordered.add((endpoint_id, key))
                 moved[a.lane, state] += 1
                 jobs.append(
                     (
@@ -159,7 +162,7 @@ class Ledger:
                         a.deliver_at or a.accepted_at,
                         state,
                         a.deliver_at,
-                        a.ordering_key,
+                        key,
                         a.accepted_at,
                     )
                 )
@@ -465,8 +468,8 @@ class _Job(NamedTuple):
     attempt: int
 
 
-def _first_state(admission: Admission, enabled: bool) -> State:
-    if admission.ordering_key is not None:
+def _first_state(admission: Admission, ordering_key: str | None, enabled: bool) -> State:
+    if ordering_key is not None:
         return State.WAITING  # the first of its key is promoted before the transaction ends
     if not enabled:
         return State.HELD

@@ -74,6 +74,8 @@ endpoints = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("deleted", Boolean, nullable=False, server_default=text("false")),
+    Column("options", Text, nullable=False, server_default=text("'{}'")),
+    Column("credentials_sealed", LargeBinary),
     Index("endpoints_supplier", "supplier_id", "id"),
     Index("endpoints_version", "version"),
 )
