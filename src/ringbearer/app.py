@@ -17,7 +17,9 @@ from prometheus_client import start_http_server
 from sqlalchemy import make_url
 
 from ringbearer import ids, logs
+from ringbearer.cache.base import Tier
 from ringbearer.cache.manager import WebhookCacheManager
+from ringbearer.cache.null import NullTier
 from ringbearer.cache.wire import BellWire
 from ringbearer.delivery.guard import Guard
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
@@ -38,6 +40,7 @@ from ringbearer.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 _SWITCH_SECONDS = 0.001  # a thread that returns from the database gets the interpreter after at most this
+_SHARED_CACHE_SECONDS = 0.25  # what a Redis that hangs may cost a look-up: the store answers in less
 PARENT_PIPE = "RINGBEARER_PARENT_PIPE"
 """Names the descriptor of a pipe that ends when the supervising process does."""
 NODE_ID = "RINGBEARER_NODE_ID"
@@ -64,13 +67,7 @@ class Services:
         self.redis = None if settings.redis_url is None else open_redis(settings.redis_url, self.vault)
         self.bell = _bell(settings, listen=listen)
         self.queue = DatabaseQueue(self.storage.ledger, self.bell)
-        self.cache = WebhookCacheManager(
-            catalog=self.storage.catalog,
-            telemetry=self.telemetry,
-            wire=BellWire(_config_bell(settings)),
-            max_bytes=settings.cache_bytes,
-            stale_seconds=settings.cache_stale_seconds,
-        )
+        self.cache = _cache(settings, self.storage, self.vault, self.telemetry)
         self.guard = Guard(allow_networks=settings.allow_networks, own_hosts=own_hosts(settings))
         self.ca_file = str(settings.ca_file) if settings.ca_file is not None else None
 
@@ -166,12 +163,29 @@ def _bell(settings: Settings, *, listen: bool) -> Bell:
     return PostgresBell(settings.store_url, listen=listen, pooled=not settings.database_prepare)
 
 
-def _config_bell(settings: Settings) -> Bell:
-    """The bell that tells every process of changes of the configuration."""
+def _cache(settings: Settings, storage: Storage, vault: Vault, telemetry: Telemetry) -> WebhookCacheManager:
+    """The cache, with Redis as its second tier where there is one, and the bells that tell of changes."""
     if settings.embedded:
-        return SocketBell(settings.data_dir / "run", listen=True, name="config")
-    pooled = not settings.database_prepare
-    return PostgresBell(settings.store_url, listen=True, pooled=pooled, name="config")
+        bells: list[Bell] = [SocketBell(settings.data_dir / "run", listen=True, name="config")]
+    else:
+        pooled = not settings.database_prepare
+        bells = [PostgresBell(settings.store_url, listen=True, pooled=pooled, name="config")]
+    shared: Tier = NullTier()
+    if settings.redis_url is not None:
+        from ringbearer.cache.pubsub import RedisBell
+        from ringbearer.cache.redis import RedisTier
+
+        link = open_redis(settings.redis_url, vault, timeout=_SHARED_CACHE_SECONDS)
+        shared = RedisTier(link)
+        bells.append(RedisBell(link, name="config"))
+    return WebhookCacheManager(
+        catalog=storage.catalog,
+        telemetry=telemetry,
+        shared=shared,
+        wire=BellWire(*bells),
+        max_bytes=settings.cache_bytes,
+        stale_seconds=settings.cache_stale_seconds,
+    )
 
 
 # ── the worker process ──────────────────────────────────────────────────────────────────────────────────
