@@ -16,7 +16,7 @@ import uvloop
 from prometheus_client import start_http_server
 from sqlalchemy import make_url
 
-from ringbearer import ids, logs
+from ringbearer import clock, ids, logs
 from ringbearer.cache.base import Tier
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.cache.null import NullTier
@@ -27,6 +27,7 @@ from ringbearer.delivery.worker import Worker
 from ringbearer.domain.keys import Key, digest, generate
 from ringbearer.errors import ConfigurationError
 from ringbearer.limits.database import DatabaseRateLimiter
+from ringbearer.looper import Looper
 from ringbearer.maintenance.housekeeper import Housekeeper
 from ringbearer.maintenance.presence import Duty, Leadership, Presence
 from ringbearer.monitor.prometheus import PrometheusMetrics
@@ -39,6 +40,7 @@ from ringbearer.storage.vault import Vault
 from ringbearer.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
+_ORDER_SECONDS = 0.5  # between two exchanges of what the processes know of the order
 _SWITCH_SECONDS = 0.001  # a thread that returns from the database gets the interpreter after at most this
 _SHARED_CACHE_SECONDS = 0.25  # what a Redis that hangs may cost a look-up: the store answers in less
 PARENT_PIPE = "RINGBEARER_PARENT_PIPE"
@@ -69,6 +71,7 @@ class Services:
         self.queue = DatabaseQueue(self.storage.ledger, self.bell)
         self.cache = _cache(settings, self.storage, self.vault, self.telemetry)
         self.guard = Guard(allow_networks=settings.allow_networks, own_hosts=own_hosts(settings))
+        self.order = Looper("order", self._follow_order, interval=_ORDER_SECONDS)
         self.ca_file = str(settings.ca_file) if settings.ca_file is not None else None
 
     def __repr__(self) -> str:
@@ -81,6 +84,9 @@ class Services:
         if self.redis is not None:
             self.redis.close()
         self.storage.close()
+
+    async def _follow_order(self) -> None:
+        await asyncio.to_thread(self.storage.ledger.flows.exchange, now=clock.now())
 
     def presence(self, kind: str) -> Presence:
         """This process's heartbeat."""
@@ -220,6 +226,7 @@ async def _work(services: Services) -> None:
         start_http_server(settings.metrics_port, settings.host, registry=services.metrics.registry)
     presence, leadership = services.presence("work"), services.leadership(HOUSEKEEPING, [housekeeper])
     services.cache.start()
+    services.order.start()
     presence.start()
     leadership.start()
     thread = _Thread(worker.run, asyncio.get_running_loop(), stopped)
@@ -227,6 +234,7 @@ async def _work(services: Services) -> None:
     await stopped.wait()
     await leadership.stop()
     await presence.stop()
+    await services.order.stop()
     thread.join()
     if thread.error is not None:
         raise thread.error
@@ -253,6 +261,7 @@ def _worker(services: Services) -> Worker:
         slots=settings.slots,
         lease_seconds=settings.lease_seconds,
         grace=settings.stop_grace,
+        measured=services.storage.ledger.flows.held,
     )
 
 

@@ -290,6 +290,7 @@ def admit(event: NewEvent, subscriptions: Subscriptions | None, now: int) -> Adm
         data=bytes(event.data).decode(),
         lane=lane_of(event.priority),
         accepted_at=now,
+        tier=subscriptions.supplier.tier,
         endpoints=subscriptions.wanting(event.type),
         deliver_at=deliver_at if deliver_at is not None and deliver_at > now else None,
         ordering_key=event.ordering_key,

@@ -86,6 +86,7 @@ async def _serve(services: Services) -> None:
     presence, leadership = services.presence("serve"), services.leadership(STEERING, [])
     publisher.start()
     services.cache.start()
+    services.order.start()
     presence.start()
     leadership.start()
     try:
@@ -93,6 +94,7 @@ async def _serve(services: Services) -> None:
     finally:
         await leadership.stop()
         await presence.stop()
+        await services.order.stop()
         await publisher.stop()
 
 

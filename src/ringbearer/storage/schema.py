@@ -8,6 +8,7 @@ events ◂── deliveries ◂── attempts                  what happened; r
 queue_depth     how many jobs there are per lane and state, kept by whoever moves them
 idempotency     which event a publisher's key already stands for
 replays         replays in progress and done
+flows, flow_costs, lane_clocks   what processes tell each other of the fair order within a lane
 rate_windows    when rate-limited endpoints were last sent to
 nodes           which processes run, and what they last reported of themselves
 leaders         who leads what only one process may do, and until when
@@ -175,6 +176,7 @@ jobs = Table(
     Column("reason", Text),
     Column("accepted_at", BigInteger, nullable=False),
     Column("worker", Text),
+    Column("ready_at", BigInteger),
     sqlite_with_rowid=False,
 )
 
@@ -210,6 +212,35 @@ queue_depth = Table(
     Column("lane", SmallInteger, primary_key=True, autoincrement=False),
     Column("state", Text, primary_key=True),
     Column("n", BigInteger, nullable=False),
+)
+
+flows = Table(
+    "flows",
+    metadata,
+    Column("lane", SmallInteger, primary_key=True, autoincrement=False),
+    Column("endpoint_id", Id, primary_key=True),
+    Column("supplier_id", Id, nullable=False),
+    Column("finish", BigInteger, nullable=False),
+    Column("told_at", BigInteger, nullable=False),
+    Index("flows_told", "told_at"),
+    sqlite_with_rowid=False,
+)
+
+flow_costs = Table(
+    "flow_costs",
+    metadata,
+    Column("endpoint_id", Id, primary_key=True),
+    Column("cost", BigInteger, nullable=False),
+    Column("told_at", BigInteger, nullable=False),
+    Index("flow_costs_told", "told_at"),
+    sqlite_with_rowid=False,
+)
+
+lane_clocks = Table(
+    "lane_clocks",
+    metadata,
+    Column("lane", SmallInteger, primary_key=True, autoincrement=False),
+    Column("v", BigInteger, nullable=False),
 )
 
 idempotency = Table(
