@@ -26,6 +26,7 @@ from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
 from ringbearer.delivery.worker import Worker
 from ringbearer.domain.keys import Key, digest, generate
 from ringbearer.errors import ConfigurationError
+from ringbearer.limits.breakers import Breakers
 from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.looper import Looper
 from ringbearer.maintenance.housekeeper import Housekeeper
@@ -41,6 +42,7 @@ from ringbearer.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 _ORDER_SECONDS = 0.5  # between two exchanges of what the processes know of the order
+_FOLLOW_SECONDS = 0.5  # between two looks at circuits: twice this until all know what one found out
 _SWITCH_SECONDS = 0.001  # a thread that returns from the database gets the interpreter after at most this
 _SHARED_CACHE_SECONDS = 0.25  # what a Redis that hangs may cost a look-up: the store answers in less
 PARENT_PIPE = "RINGBEARER_PARENT_PIPE"
@@ -70,6 +72,9 @@ class Services:
         self.bell = _bell(settings, listen=listen)
         self.queue = DatabaseQueue(self.storage.ledger, self.bell)
         self.cache = _cache(settings, self.storage, self.vault, self.telemetry)
+        self.breakers = Breakers(
+            table=self.storage.breakers, telemetry=self.telemetry, policy=settings.breaker_policy
+        )
         self.guard = Guard(allow_networks=settings.allow_networks, own_hosts=own_hosts(settings))
         self.order = Looper("order", self._follow_order, interval=_ORDER_SECONDS)
         self.ca_file = str(settings.ca_file) if settings.ca_file is not None else None
@@ -95,6 +100,10 @@ class Services:
     def leadership(self, name: str, duties: list[Duty]) -> Leadership:
         """This process's campaign for a lease, with what it does while it holds it."""
         return Leadership(nodes=self.storage.nodes, name=name, holder=self.node_id, duties=duties)
+
+    async def follow_breakers(self) -> None:
+        """Tell other workers of circuits that moved here, and hear of those that moved there."""
+        await asyncio.to_thread(self.breakers.follow)
 
 
 def open_store(settings: Settings) -> Storage:
@@ -229,6 +238,8 @@ async def _work(services: Services) -> None:
     services.order.start()
     presence.start()
     leadership.start()
+    follower = Looper("breakers", services.follow_breakers, interval=_FOLLOW_SECONDS)
+    follower.start()
     thread = _Thread(worker.run, asyncio.get_running_loop(), stopped)
     thread.start()
     await stopped.wait()
@@ -236,6 +247,7 @@ async def _work(services: Services) -> None:
     await presence.stop()
     await services.order.stop()
     thread.join()
+    await follower.stop()
     if thread.error is not None:
         raise thread.error
 
@@ -245,6 +257,7 @@ def _worker(services: Services) -> Worker:
     processor = HighPerformanceWebhookProcessor(
         cache=services.cache,
         limiter=DatabaseRateLimiter(services.storage.database),
+        breakers=services.breakers,
         telemetry=services.telemetry,
         refuse=services.guard.check_address,
         slots=settings.slots,

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from ringbearer.errors import ConfigurationError
+from ringbearer.limits.breaker import BreakerPolicy
 from ringbearer.storage.vault import key_file
 
 _PREFIX = "RINGBEARER_"
@@ -61,6 +62,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long they are believed while the store cannot be asked whether they changed."""
     changes_per_minute: int = 5
     """Changes of one endpoint that the management API takes in a minute; 0 for any number."""
+    breaker_window: int = 20
+    """An endpoint's circuit breaker looks at so many of its latest attempts."""
+    breaker_calls: int = 10
+    """It says nothing before so many attempts."""
+    breaker_failure_ratio: float = 0.5
+    """The part of them that must have failed for it to open."""
+    breaker_connect_errors: int = 5
+    """It opens as well after so many attempts in a row that reached nobody."""
+    breaker_pause: float = 30.0
+    """Seconds that it stays open at first; each failed probe doubles them."""
+    breaker_longest_pause: float = 900.0
+    """The most seconds between two probes."""
     stop_grace: float = 15.0
     """Seconds that a stopping process waits for what is in flight."""
     log_format: Literal["json", "pretty"] | None = None
@@ -78,6 +91,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def embedded(self) -> bool:
         """Whether the store is a file of this machine."""
         return self.store_url.startswith("sqlite")
+
+    @property
+    def breaker_policy(self) -> BreakerPolicy:
+        """When circuit breakers open, and for how long."""
+        return BreakerPolicy(
+            window=self.breaker_window,
+            calls=self.breaker_calls,
+            failure_ratio=self.breaker_failure_ratio,
+            connect_errors=self.breaker_connect_errors,
+            pause=self.breaker_pause,
+            longest_pause=self.breaker_longest_pause,
+        )
 
     def vault_keys(self) -> list[str]:
         """The keys that seal stored secrets; made in the data directory at the first start."""
@@ -184,6 +209,12 @@ def _check(settings: Settings) -> None:
         ("cache_bytes", 8 * 1024 * 1024, 64 * 1024**3),
         ("cache_stale_seconds", 1, 86_400),
         ("changes_per_minute", 0, 1_000_000),
+        ("breaker_window", 1, 1_000),
+        ("breaker_calls", 1, 1_000),
+        ("breaker_failure_ratio", 0.01, 1),
+        ("breaker_connect_errors", 1, 1_000),
+        ("breaker_pause", 0.1, 86_400),
+        ("breaker_longest_pause", 0.1, 86_400),
         ("stop_grace", 0, 3_600),
         ("metrics_port", 0, 65_535),
     )

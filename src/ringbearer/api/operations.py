@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass, field
 import msgspec
 
 from ringbearer.api.answers import Page
+from ringbearer.api.breakers import Breaker, BreakerChange
 from ringbearer.api.deliveries import (
     DeliveriesQuery,
     ReplayBody,
@@ -47,6 +48,10 @@ class SupplierPage(Page[Supplier]):
 
 class EndpointPage(Page[Endpoint]):
     """A part of the list of a supplier's endpoints."""
+
+
+class BreakerPage(Page[Breaker]):
+    """A part of the list of circuits that are not closed."""
 
 
 class DeliveryPage(Page[Delivery]):
@@ -277,6 +282,33 @@ MANAGEMENT: tuple[Operation, ...] = (
         {200: Endpoint},
         keys=_OWNERS,
         problems=_CHANGE,
+    ),
+    _get(
+        _ENDPOINT + "/breaker",
+        "getBreaker",
+        "Endpoints",
+        "See where an endpoint's circuit breaker stands.",
+        Breaker,
+        problems=(404,),
+    ),
+    Operation(
+        "POST",
+        _ENDPOINT + "/breaker",
+        "setBreaker",
+        "Endpoints",
+        "Keep an endpoint's circuit open or closed, or let it find out for itself again.",
+        {200: Breaker},
+        keys="admin",
+        body=BreakerChange,
+        problems=_CHANGE,
+    ),
+    _get(
+        "/v1/breakers",
+        "listBreakers",
+        "Endpoints",
+        "List the circuits that are not closed.",
+        BreakerPage,
+        query=PageQuery,
     ),
     _get(
         "/v1/events/{event_id}",

@@ -1,4 +1,4 @@
-"""Commands for endpoints: list, show, create, update, delete, rotate-secret, test, preview, enable, disable."""
+"""Commands for endpoints: list, show, create, update, delete, rotate-secret, test, preview, enable, …"""
 
 from typing import Annotated, Literal
 
@@ -12,6 +12,7 @@ from ringbearer.cli.options import All, Json, Limit, duration, examples
 from ringbearer.cli.wishes import ENDPOINT, NO_WISHES, Wishes
 from ringbearer.domain.deliveries import Attempt
 from ringbearer.domain.endpoints import Endpoint, Signing
+from ringbearer.domain.times import Moment
 from ringbearer.errors import InvalidInput
 
 app = App(
@@ -38,6 +39,18 @@ class NewSecret(msgspec.Struct):
     """What the API answers to `rotate-secret`, as far as it is shown."""
 
     secret: str
+
+
+class Breaker(msgspec.Struct, kw_only=True):
+    """What the API answers of a circuit breaker, as far as it is shown."""
+
+    id: str
+    state: str
+    forced: bool
+    since: Moment | None
+    opened: int
+    reason: str | None
+    next_probe: Moment | None
 
 
 @app.command(name="list", help_epilogue=examples("ringbearer endpoints list lumen-photo"))
@@ -305,6 +318,45 @@ def disable(
     with connection.open() as client:
         client.send("POST", _path(supplier, endpoint, "disable"))
     output.note(f"{endpoint} is disabled; its deliveries are held")
+
+
+@app.command(
+    help_epilogue=examples(
+        "ringbearer endpoints breaker lumen-photo ep_0197…",
+        "ringbearer endpoints breaker lumen-photo ep_0197… --set open",
+        "ringbearer endpoints breaker lumen-photo ep_0197… --set auto",
+    )
+)
+def breaker(
+    supplier: SupplierId,
+    endpoint: EndpointId,
+    /,
+    *,
+    to: Annotated[
+        Literal["open", "closed", "auto"] | None,
+        Parameter(name="--set", group=ENDPOINT, help="Force it open or closed, or take that back."),
+    ] = None,
+    json: Json = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> None:
+    """Show where an endpoint's circuit breaker stands, or force it open or closed."""
+    where = _path(supplier, endpoint, "breaker")
+    with connection.open() as client:
+        answer = client.send("GET", where) if to is None else client.send("POST", where, {"state": to})
+    if json:
+        output.print_json(answer)
+        return
+    shown = decode(answer, Breaker)
+    output.print_fields(
+        (
+            ("endpoint", shown.id),
+            ("state", shown.state.replace("_", "-") + (", by an operator" if shown.forced else "")),
+            ("since", None if shown.since is None else output.exactly(shown.since)),
+            ("reason", shown.reason),
+            ("opened in a row", shown.opened or None),
+            ("next probe", None if shown.next_probe is None else output.exactly(shown.next_probe)),
+        )
+    )
 
 
 def _path(supplier: str, endpoint: str, *action: str) -> str:

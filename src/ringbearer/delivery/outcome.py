@@ -19,6 +19,7 @@ An error is a stable code, then a colon and a sentence. The codes:
 """
 
 import codecs
+from enum import Enum
 
 import msgspec
 
@@ -40,6 +41,8 @@ _encode = msgspec.json.Encoder().encode
 _OK = range(200, 300)
 _FIRST_FINAL = 200
 _REDIRECTS = range(300, 400)
+_TOO_MANY = 429
+_FIRST_SERVER_ERROR = 500
 _READ_ENOUGH = frozenset({23, 63})  # CURLE_WRITE_ERROR, CURLE_FILESIZE_EXCEEDED: we stopped reading
 
 
@@ -90,6 +93,35 @@ def answered(exchange: Exchange) -> int:
 def succeeded(exchange: Exchange) -> bool:
     """Whether the receiver took the event: a whole answer with 200 to 299."""
     return answered(exchange) in _OK
+
+
+class Health(Enum):
+    """What an exchange tells of the receiver's state."""
+
+    WELL = 1
+    """It took the event."""
+    INDIFFERENT = 2
+    """It answered something that says nothing of its state (3xx, 4xx), or we let nothing go out."""
+    BUSY = 3
+    """It asked to be left alone: 429."""
+    FAILED = 4
+    """It answered 5xx, or no whole answer came in time."""
+    UNREACHED = 5
+    """No connection came about."""
+
+
+def health(exchange: Exchange) -> Health:
+    """What the exchange tells of the receiver's state."""
+    status = answered(exchange)
+    if status in _OK:
+        return Health.WELL
+    if status == _TOO_MANY:
+        return Health.BUSY
+    if status:
+        return Health.FAILED if status >= _FIRST_SERVER_ERROR else Health.INDIFFERENT
+    if exchange.blocked is not None:
+        return Health.INDIFFERENT
+    return Health.UNREACHED if _code(exchange) in _UNREACHED else Health.FAILED
 
 
 def header(exchange: Exchange, name: str) -> str | None:
@@ -179,6 +211,18 @@ _BY_CURL_CODE = {
     97: "connect_failed",
     100: "too_large",
 }
+
+_UNREACHED = frozenset(
+    {
+        "dns_failed",
+        "dns_timeout",
+        "connect_failed",
+        "connection_refused",
+        "unreachable",
+        "connect_timeout",
+        *(code for code in _SENTENCES if code.startswith("tls_")),
+    }
+)
 
 _RESET = (("reset", "connection_reset"), ("broken pipe", "connection_reset"))
 _WEAK = (("too weak", "tls_weak"), ("too small", "tls_weak"))

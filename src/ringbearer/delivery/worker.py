@@ -296,6 +296,7 @@ class Worker:
         """Let what is in flight end within the grace time, then give back the rest."""
         if self._ear is not None:
             self._processor.unwatch(self._ear)
+        self._add(self._processor.put_down())
         deadline = clock.monotonic() + self._grace
         while self._processor.in_flight and clock.monotonic() < deadline:
             outcomes, _ = self._processor.poll(min(0.1, max(0.0, deadline - clock.monotonic())))

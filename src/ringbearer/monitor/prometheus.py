@@ -22,9 +22,11 @@ from prometheus_client.registry import Collector
 from ringbearer import clock
 from ringbearer.domain.events import LANES
 from ringbearer.errors import StoreUnavailable
+from ringbearer.storage.breakers import BreakerTable
 from ringbearer.storage.ledger import Ledger
 from ringbearer.telemetry import (
     AttemptsMade,
+    BreakerMoved,
     CacheWorked,
     DeliveriesClaimed,
     DeliveriesMoved,
@@ -76,6 +78,7 @@ class PrometheusMetrics:
         )
         self._cache_failures = counter("ringbearer_cache_failures_total", "Failed round trips.", ["tier"])
         self._connections = counter("ringbearer_connections_total", "Connections used by tries.", ["kind"])
+        self._circuits = counter("ringbearer_breaker_moves_total", "Circuits that moved.", ["to"])
         self._accept_seconds = histogram("ringbearer_accept_seconds", "Time to commit a group of events.")
         self._claim_seconds = histogram("ringbearer_claim_seconds", "Time to lease a batch.")
         self._settle_seconds = histogram("ringbearer_settle_seconds", "Time to settle a batch.")
@@ -111,6 +114,7 @@ class PrometheusMetrics:
         telemetry.listen(DeliveriesMoved, lambda r: self._moved.labels(r.how).inc(r.count))
         telemetry.listen(HistoryPruned, lambda r: self._pruned.inc(r.count))
         telemetry.listen(CacheWorked, self._on_cache)
+        telemetry.listen(BreakerMoved, lambda r: self._circuits.labels(r.after).inc())
         telemetry.listen(StoreFailed, lambda r: self._store_errors.labels(r.during).inc())
 
     def worker_started(self) -> None:
@@ -135,11 +139,11 @@ class PrometheusMetrics:
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
 
-    def render(self, ledger: Ledger) -> bytes:
+    def render(self, ledger: Ledger, breakers: BreakerTable) -> bytes:
         """The text that a scrape gets; blocks, as it reads gauges from the store."""
         registry = self._merged()
         gauges = CollectorRegistry()
-        gauges.register(_StoreGauges(ledger))
+        gauges.register(_StoreGauges(ledger, breakers))
         return generate_latest(registry) + generate_latest(gauges)
 
     def _on_accepted(self, report: EventsAccepted) -> None:
@@ -215,19 +219,26 @@ def _observe_all(histogram: Histogram, values: Sequence[float]) -> None:
 class _StoreGauges(Collector):
     """How deep the queue is and how old its heads are, at a cost that does not grow with its depth."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, breakers: BreakerTable) -> None:
         self._ledger = ledger
+        self._breakers = breakers
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("ringbearer_store_up", "Whether the store answers.")
         try:
             depth, oldest = self._ledger.depth(), self._ledger.oldest()
+            opened = self._breakers.count_open()
         except StoreUnavailable:
             up.add_metric([], 0)
             yield up
             return
         up.add_metric([], 1)
         yield up
+        circuits = GaugeMetricFamily(
+            "ringbearer_breakers_open", "Endpoints whose circuit lets nothing through, or a probe only."
+        )
+        circuits.add_metric([], opened)
+        yield circuits
         depths = GaugeMetricFamily(
             "ringbearer_queue_depth", "Deliveries in the queue.", labels=["lane", "state"]
         )

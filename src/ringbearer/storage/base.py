@@ -8,6 +8,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ringbearer.errors import ConfigurationError
+from ringbearer.storage.breakers import BreakerTable
 from ringbearer.storage.catalog import Catalog
 from ringbearer.storage.database import Database
 from ringbearer.storage.history import History
@@ -18,7 +19,7 @@ from ringbearer.storage.vault import Vault
 
 
 class Storage:
-    """One database with its readers and writers: catalog, ledger, history, nodes, retention.
+    """One database with its readers and writers: catalog, ledger, history, nodes, breakers, retention.
 
     Everything here blocks: an event loop calls it from a thread.
     """
@@ -31,6 +32,7 @@ class Storage:
         self.ledger = Ledger(database)
         self.history = History(database)
         self.nodes = Nodes(database)
+        self.breakers = BreakerTable(database)
 
     def __repr__(self) -> str:
         return f"<Storage on {self.database!r}>"

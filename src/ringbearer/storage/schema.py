@@ -12,6 +12,7 @@ flows, flow_costs, lane_clocks   what processes tell each other of the fair orde
 rate_windows    when rate-limited endpoints were last sent to
 nodes           which processes run, and what they last reported of themselves
 leaders         who leads what only one process may do, and until when
+breakers        endpoints that are, or were, left alone, numbered by breaker_clock for those who follow
 config_version  grows with each change of a supplier or endpoint, so that caches can follow
 
 On PostgreSQL events, deliveries and attempts are partitioned by day, so that retention drops whole tables.
@@ -50,6 +51,9 @@ suppliers = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("deleted", Boolean, nullable=False, server_default=text("false")),
+    Column("rate_requests", Integer),
+    Column("rate_period", Float),
+    Column("max_concurrency", Integer),
     Index("suppliers_version", "version"),
 )
 
@@ -299,6 +303,28 @@ leaders = Table(
     Column("holder", Id, nullable=False),
     Column("until", BigInteger, nullable=False),
     Column("term", BigInteger, nullable=False),
+)
+
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("endpoint_id", Id, primary_key=True),
+    Column("supplier_id", Id, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("forced", Text),
+    Column("since", BigInteger, nullable=False),
+    Column("opened", Integer, nullable=False),
+    Column("probe_at", BigInteger, nullable=False),
+    Column("reason", Text),
+    Column("version", BigInteger, nullable=False),
+    Index("breakers_version", "version"),
+)
+
+breaker_clock = Table(
+    "breaker_clock",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
 )
 
 PARTITIONED = {"events": "evt", "deliveries": "dlv", "attempts": "dlv"}
