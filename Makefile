@@ -46,7 +46,7 @@ floors: $(VENV)/dev
 	@$(BIN)/lint-imports --no-cache
 
 test: lint types floors
-	@$(BIN)/pytest --numprocesses=2 --dist=loadfile
+	@$(BIN)/pytest
 
 demo: $(VENV)/dev
 	@$(BIN)/ringbearer demo

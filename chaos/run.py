@@ -67,8 +67,9 @@ class Rig:
         directory: Path,
         *,
         database_url: str | None = None,
-        workers: int = 2,
+        workers: int | str = 2,
         timeout: float = TIMEOUT,
+        **options: object,
     ) -> None:
         self.directory = directory
         self._timeout = timeout
@@ -83,6 +84,7 @@ class Rig:
             slots=SLOTS,
             lease_seconds=LEASE_SECONDS,
             stop_grace=8,
+            **options,
         )
         self._said_files: list[Path] = []
         self._cleanup = contextlib.ExitStack()

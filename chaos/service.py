@@ -47,6 +47,7 @@ class Service:
             "admin_key": ADMIN_KEY,
             "allow_networks": "127.0.0.0/8",
             "changes_per_minute": 0,
+            "workers": 1,
             "log_format": "json",
             "config": "",
             **options,

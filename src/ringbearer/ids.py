@@ -42,6 +42,11 @@ def node() -> str:
     return "node_" + uuid7().hex
 
 
+def scaling() -> str:
+    """A new id of a decision on the number of workers, `scl_…`."""
+    return "scl_" + uuid7().hex
+
+
 def delivery(event_id: str, ordinal: int) -> str:
     """The id of an event's delivery number `ordinal`, from 0 to MAX_FANOUT - 1."""
     return f"dlv_{event_id[4:]}{ordinal:04x}"

@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -22,20 +22,20 @@ import msgspec
 import uvloop
 from prometheus_client import multiprocess
 
-from ringbearer import backoff, clock, failpoints, ids
+from ringbearer import failpoints, ids
 from ringbearer.app import NODE_ID, PARENT_PIPE, ensure_admin_key, open_store, prepare_process
 from ringbearer.errors import ConfigurationError, StoreUnavailable
+from ringbearer.looper import Looper
+from ringbearer.maintenance.presence import Presence
+from ringbearer.scaling.fleet import Fleet, Life
 from ringbearer.settings import Settings
-from ringbearer.storage.nodes import Nodes
+from ringbearer.storage.base import Storage
 
 _log = logging.getLogger(__name__)
 SOCKET_DESCRIPTOR = "RINGBEARER_SOCKET_DESCRIPTOR"
 """Names the descriptor of the listening socket that the API process inherits."""
-_RESTART_FIRST = 0.25
-_RESTART_MOST = 30.0
-_STABLE_SECONDS = 10.0  # a child that lived so long starts its backoff from the beginning
 _READY_POLL = 0.05
-_KILL_SECONDS = 10.0  # after the grace time, for a process that hangs
+_FOLLOW_SECONDS = 0.5  # between two looks at how many workers are wanted
 
 
 def up(settings: Settings) -> None:
@@ -48,7 +48,7 @@ def up(settings: Settings) -> None:
         storage.migrate()
         storage.catalog.check_seals()
         key_file, new_key = ensure_admin_key(settings, storage)
-        uvloop.run(_Supervisor(settings, storage.nodes, listener, key_file, new_key).run())
+        uvloop.run(_Supervisor(settings, storage, listener, key_file, new_key).run())
 
 
 def _lock(path: Path) -> TextIO:
@@ -84,18 +84,18 @@ class _Supervisor:
     def __init__(
         self,
         settings: Settings,
-        nodes: Nodes,
+        storage: Storage,
         listener: socket.socket,
         key_file: Path | None,
         new_key: str | None,
     ) -> None:
         self._settings = settings
-        self._nodes = nodes
+        self._storage = storage
+        self._node_id = ids.node()
         self._listener = listener
         self._key_file = key_file
         self._new_key = new_key
         self._stopping = asyncio.Event()
-        self._children: set[asyncio.subprocess.Process] = set()
         host, port = listener.getsockname()[:2]
         self._address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -105,24 +105,40 @@ class _Supervisor:
             loop.add_signal_handler(number, self._stopping.set)
         ours, theirs = os.pipe()
         environment = self._environment(ours)
-        work = [self._keep("work", environment, (ours,)) for _ in range(self._settings.workers)]
-        serve = self._keep("serve", environment, (ours, self._listener.fileno()))
-        keepers = [asyncio.create_task(keeper) for keeper in (serve, *work, self._announce())]
+        serve = self._fleet("serve", environment, (ours, self._listener.fileno()))
+        work = self._fleet("work", environment, (ours,))
+        fewest, most = self._settings.worker_bounds
+        presence = Presence(
+            nodes=self._storage.nodes,
+            node_id=self._node_id,
+            kind="up",
+            signals=lambda: {"minimum": fewest, "maximum": most, "workers": work.size},
+        )
+        follower = Looper("follower of the number of workers", self._follow(work), interval=_FOLLOW_SECONDS)
+        work.resize(fewest if self._settings.workers == "auto" else self._settings.workers)
+        serve.resize(1)
+        presence.start()
+        if most:
+            follower.start()
+        announcing = asyncio.create_task(self._announce())
         await self._stopping.wait()
         _log.info("stopping: what is in flight may finish")
-        self._signal(signal.SIGTERM)
-        _, unfinished = await asyncio.wait(keepers, timeout=self._settings.stop_grace + _KILL_SECONDS)
-        if unfinished:
-            _log.error("a process does not stop, it is killed; its leases run out and are taken up again")
-            self._signal(signal.SIGKILL)
-            await asyncio.wait(unfinished)
+        await follower.stop()
+        await asyncio.gather(work.stop(), serve.stop(), announcing)
+        await presence.stop()
         os.close(ours)
         os.close(theirs)
 
-    def _signal(self, number: signal.Signals) -> None:
-        for child in self._children:
-            with contextlib.suppress(ProcessLookupError):
-                child.send_signal(number)
+    def _follow(self, work: Fleet) -> Callable[[], Awaitable[None]]:
+        """Run as many workers as this machine's share of the wanted number is."""
+        fewest, most = self._settings.worker_bounds
+
+        async def follow() -> None:
+            wanted = await asyncio.to_thread(self._storage.scaling.assigned, self._node_id)
+            if wanted is not None:
+                work.resize(min(most, max(fewest, wanted)))
+
+        return follow
 
     def _environment(self, pipe: int) -> dict[str, str]:
         metrics = self._settings.data_dir.absolute() / "run" / "metrics"
@@ -136,47 +152,34 @@ class _Supervisor:
             "PROMETHEUS_MULTIPROC_DIR": str(metrics),
         }
 
-    async def _keep(self, command: str, environment: Mapping[str, str], inherited: tuple[int, ...]) -> None:
-        """Start a child, and again whenever it ends by itself, later each time it fails soon."""
-        failures = 0
-        while not self._stopping.is_set():
-            began, node_id = clock.monotonic(), ids.node()
-            child = await asyncio.create_subprocess_exec(
+    def _fleet(self, command: str, environment: Mapping[str, str], inherited: tuple[int, ...]) -> Fleet:
+        """Children that run one command of this program."""
+        later = {name: value for name, value in environment.items() if name != failpoints.VARIABLE}
+
+        async def launch(life: Life) -> asyncio.subprocess.Process:
+            return await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "ringbearer",
                 command,
-                env={**environment, NODE_ID: node_id},
+                env={**(environment if life.first else later), NODE_ID: life.node_id},
                 pass_fds=inherited,
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C reaches the parent only, which then stops its children in order
             )
-            self._children.add(child)
-            code = await child.wait()
-            self._children.discard(child)
-            await self._sign_off(node_id)
-            environment = {name: value for name, value in environment.items() if name != failpoints.VARIABLE}
+
+        async def gone(life: Life, child: asyncio.subprocess.Process) -> None:
+            await self._sign_off(life.node_id)
             multiprocess.mark_process_dead(  # type: ignore[no-untyped-call]
                 child.pid, environment["PROMETHEUS_MULTIPROC_DIR"]
             )
-            if self._stopping.is_set():
-                return
-            # Exit code 0: somebody asked it to stop, as in a rolling restart, which is no failure.
-            stable = code == 0 or clock.monotonic() - began > _STABLE_SECONDS
-            failures = 1 if stable else failures + 1
-            pause = backoff.exponential(failures, first=_RESTART_FIRST, most=_RESTART_MOST)
-            _log.error(
-                "a process ended by itself, it is started again",
-                extra={"command": command, "exit_code": code, "pause_seconds": round(pause, 2)},
-            )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._stopping.wait()
+
+        return Fleet(command, launch=launch, gone=gone, grace=self._settings.stop_grace)
 
     async def _sign_off(self, node_id: str) -> None:
         """Say that a child is gone, so that nobody waits for the end of what it led."""
         try:
-            await asyncio.to_thread(self._nodes.forget, node_id)
+            await asyncio.to_thread(self._storage.nodes.forget, node_id)
         except StoreUnavailable as error:
             _log.warning("could not sign a process off; others notice by themselves: %s", error)
 
@@ -203,6 +206,10 @@ class _Supervisor:
         if self._new_key is not None:
             told += f"\n  Its value, shown this once: {self._new_key}"
         store = "SQLite in " + str(settings.data_dir) if settings.embedded else "PostgreSQL"
+        fewest, most = settings.worker_bounds
+        workers = (
+            f"{fewest} to {most} workers, as the load needs" if most else f"{settings.workers} worker(s)"
+        )
         exports = ""
         if self._address != "http://127.0.0.1:8200":
             exports += f"  export RINGBEARER_URL={self._address}\n"
@@ -213,7 +220,7 @@ class _Supervisor:
         allowed = ", ".join(settings.allow_networks)
         return f"""
 Ringbearer is ready at {self._address} (API documentation: {self._address}/docs)
-  Events are kept by {store}; {settings.workers} worker(s); private networks that deliveries may reach: {allowed or "none"}.
+  Events are kept by {store}; {workers}; private networks that deliveries may reach: {allowed or "none"}.
   {told}
 
 Your first webhook, in another terminal in this directory:

@@ -103,21 +103,20 @@ class CacheWorked(Report, frozen=True):
     tiers: Sequence[TierWork]
 
 
+class ScalingDecided(Report, frozen=True):
+    """It was decided how many workers there shall be; `current` are ready now, `before` was decided before."""
+
+    current: int
+    before: int
+    desired: int
+    rule: str
+
+
 class StoreFailed(Report, frozen=True):
     """The store did not take or answer something; `during` names the operation."""
 
     during: str
     error: str
-
-
-class BreakerMoved(Report, frozen=True):
-    """A circuit opened, closed or is being probed: `before` and `after` are closed, open or half_open."""
-
-    endpoint_id: str
-    supplier_id: str
-    before: str
-    after: str
-    reason: str | None
 
 
 R = TypeVar("R", bound=Report)

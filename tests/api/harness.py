@@ -20,6 +20,7 @@ from ringbearer.domain import keys
 from ringbearer.domain.deliveries import Attempt, Outcome, Record, State
 from ringbearer.domain.endpoints import Target
 from ringbearer.domain.keys import Key
+from ringbearer.scaling.manager import WebhookScalingManager
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.ledger import Admission
 from ringbearer.storage.vault import Vault, generate_key
@@ -92,6 +93,7 @@ class Api:
             authenticator=Authenticator(self.storage.catalog),
             tester=self._test,
             reconcile=self._reconcile,
+            scaler=WebhookScalingManager(storage=self.storage),
             invalidate=self.invalidated.append,
             wake=self._wake,
             changes_per_minute=changes_per_minute,

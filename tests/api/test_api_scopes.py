@@ -22,7 +22,6 @@ from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault, generate_key
 
 BODIES: dict[str, Json] = {
-    "setBreaker": {"state": "auto"},
     "createEndpoint": {"url": URL},
     "createKey": {"scope": "read"},
     "startReplay": {"supplier_id": "lumen"},
@@ -37,8 +36,9 @@ CHANGES_OF_ENDPOINTS = {
     "disableEndpoint",
 }
 RETRIES = {"retryDelivery", "startReplay"}
-ADMIN_ONLY = {"setBreaker", "putSupplier", "deleteSupplier", "createKey", "listKeys", "deleteKey"}
-LISTS = {"listBreakers", "listSuppliers", "listDeliveries"}
+ADMIN_ONLY = {"putSupplier", "deleteSupplier", "createKey", "listKeys", "deleteKey"}
+SCALING = {"getScaling", "changeScaling", "listScalingDecisions"}
+LISTS = {"listSuppliers", "listDeliveries"}
 
 
 class World:
@@ -108,9 +108,20 @@ def test_a_reader_sees_all_but_keys_and_changes_nothing(api: Api, world: World, 
 
 
 @by_name
+def test_an_orchestrator_reaches_only_the_number_of_workers(
+    api: Api, world: World, operation: Operation
+) -> None:
+    answer = world.ask(api.as_("scaling"), operation)
+    if operation.name in SCALING:
+        assert answer.status_code == 200
+    else:
+        problem(answer, 403)
+
+
+@by_name
 def test_a_supplier_reaches_its_own(api: Api, world: World, operation: Operation) -> None:
     answer = world.ask(api.as_("supplier:lumen"), operation)
-    if operation.name in ADMIN_ONLY:
+    if operation.name in ADMIN_ONLY | SCALING:
         problem(answer, 403)
     else:
         assert answer.status_code in (200, 201, 202, 204)
@@ -122,7 +133,7 @@ def test_a_supplier_cannot_tell_anothers_from_what_is_not_there(
 ) -> None:
     stranger = api.as_("supplier:other")
     answer = world.ask(stranger, operation)
-    if operation.name in ADMIN_ONLY:
+    if operation.name in ADMIN_ONLY | SCALING:
         problem(answer, 403)
     elif operation.name in LISTS:
         assert answer.status_code == 200
@@ -144,7 +155,7 @@ def test_a_supplier_cannot_tell_anothers_from_what_is_not_there(
 def test_a_supplier_finds_no_endpoint_of_another_under_its_own_name(
     api: Api, world: World, operation: Operation
 ) -> None:
-    if "{endpoint_id}" in operation.path and operation.name not in ADMIN_ONLY:
+    if "{endpoint_id}" in operation.path:
         problem(world.ask(api.as_("supplier:other"), operation, supplier_id="other"), 404)
 
 
@@ -176,7 +187,7 @@ def test_a_suppliers_replay_moves_only_its_own(api: Api, world: World) -> None:
 # ── keys ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("scope", ["admin", "publish", "read", "supplier:lumen"])
+@pytest.mark.parametrize("scope", ["admin", "publish", "read", "scaling", "supplier:lumen"])
 def test_a_new_key_is_shown_once_and_works(api: Api, admin: httpx.Client, scope: str) -> None:
     api.supplier()
     answer = admin.post("/v1/keys", json={"scope": scope, "name": "till"})

@@ -11,8 +11,9 @@ from ringbearer.storage.vault import Vault, generate_key
 
 _EMPTY = "; ".join(
     [
-        *(f"DELETE FROM {table}" for table in metadata.tables if table != "config_version"),
+        *(f"DELETE FROM {table}" for table in metadata.tables if table not in {"config_version", "scaling"}),
         "UPDATE config_version SET version = 0",
+        "UPDATE scaling SET policy = '{}', decision = NULL, assignments = '{}', term = 0",
     ]
 )
 

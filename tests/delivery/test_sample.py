@@ -22,8 +22,7 @@ def rogues() -> Iterator[Rogues]:
 
 def _sample(url: str, *allowed: str) -> Attempt:
     target = Target(endpoint=endpoint(url=url, timeout=0.5), secrets=((SECRET, None),), version=1)
-    refuse = Guard(allow_networks=allowed).check_address
-    return send_sample(target, refuse=refuse, ca_file=None, public_url="")
+    return send_sample(target, refuse=Guard(allow_networks=allowed).check_address, ca_file=None)
 
 
 def test_a_sample_is_signed_and_its_answer_told(rogues: Rogues) -> None:

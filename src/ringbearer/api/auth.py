@@ -1,10 +1,11 @@
 """Who may do what: API keys are looked up by their digest, remembered for a second, and held to their scope.
 
-            read  change endpoints  retry  change suppliers  keys  publish
-admin         ●           ●           ●           ●            ●      ●
-publish       ·           ·           ·           ·            ·      ●
-read          ●           ·           ·           ·            ·      ·
-supplier:x    x           x           x           ·            ·      ·
+            read  change endpoints  retry  change suppliers  keys  publish  see scaling  scale
+admin         ●           ●           ●           ●            ●      ●          ●         ●
+publish       ·           ·           ·           ·            ·      ●          ·         ·
+read          ●           ·           ·           ·            ·      ·          ●         ·
+scaling       ·           ·           ·           ·            ·      ·          ●         ●
+supplier:x    x           x           x           ·            ·      ·          ·         ·
 
 Keys are compared by looking up their SHA-256. Whatever time that lookup takes depends on the digest of what
 was presented, and nobody can steer a digest towards that of a key they do not know: timing tells nothing.
@@ -47,12 +48,17 @@ class Action(Enum):
     KEYS = auto()
     """See, create and delete API keys."""
     PUBLISH = auto()
+    SEE_SCALING = auto()
+    """See how many workers there shall be, and why."""
+    SCALE = auto()
+    """Change how that is decided."""
 
 
 _ALLOWED: dict[str, frozenset[Action]] = {
     "admin": frozenset(Action),
     "publish": frozenset({Action.PUBLISH}),
-    "read": frozenset({Action.READ}),
+    "read": frozenset({Action.READ, Action.SEE_SCALING}),
+    "scaling": frozenset({Action.SEE_SCALING, Action.SCALE}),
     "supplier": frozenset({Action.READ, Action.CHANGE_ENDPOINTS, Action.RETRY}),
 }
 

@@ -22,7 +22,7 @@ _LAST = 4
 class NewKey(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What a new key may do."""
 
-    scope: Annotated[str, Meta(description="admin, publish, read or supplier:<id>")]
+    scope: Annotated[str, Meta(description="admin, publish, read, scaling or supplier:<id>")]
     name: Annotated[Name | None, Meta(description="a name of at most 200 characters, or null")] = None
 
 
@@ -87,5 +87,5 @@ async def _require_supplier(services: ApiServices, scope: str) -> None:
 def _problems(fields: Fields) -> Problems:
     scope = fields.get("scope")
     if isinstance(scope, str) and not keys.SCOPE.fullmatch(scope):
-        return [("/scope", "expected admin, publish, read or supplier:<id>")]
+        return [("/scope", "expected admin, publish, read, scaling or supplier:<id>")]
     return []

@@ -6,25 +6,24 @@ from dataclasses import KW_ONLY, dataclass, field
 import msgspec
 
 from ringbearer.api.answers import Page
-from ringbearer.api.breakers import Breaker, BreakerChange
 from ringbearer.api.deliveries import (
     DeliveriesQuery,
     ReplayBody,
     ReplayProgress,
     ReplayStarted,
 )
-from ringbearer.api.endpoint_forms import EndpointChange, NewEndpoint
-from ringbearer.api.endpoints import EndpointWithSecret, NewSecret, PreviewBody, Rotation
+from ringbearer.api.endpoints import EndpointChange, EndpointWithSecret, NewEndpoint, NewSecret, Rotation
 from ringbearer.api.events import EventDetail
 from ringbearer.api.ingest import BatchAnswer
 from ringbearer.api.keys import KeyWithText, NewKey
 from ringbearer.api.reading import PageQuery
+from ringbearer.api.scaling import Scaling, ScalingChange
 from ringbearer.api.suppliers import SupplierBody
-from ringbearer.delivery.sample import Preview
 from ringbearer.domain.deliveries import Attempt, Delivery, DeliveryDetail
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.domain.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_DATA_BYTES, NewEvent
 from ringbearer.domain.keys import Key
+from ringbearer.domain.scaling import Decision
 from ringbearer.domain.suppliers import Supplier
 
 EVERYBODY = ""
@@ -50,16 +49,16 @@ class EndpointPage(Page[Endpoint]):
     """A part of the list of a supplier's endpoints."""
 
 
-class BreakerPage(Page[Breaker]):
-    """A part of the list of circuits that are not closed."""
-
-
 class DeliveryPage(Page[Delivery]):
     """A part of the list of deliveries."""
 
 
 class KeyPage(Page[Key]):
     """A part of the list of API keys."""
+
+
+class DecisionPage(Page[Decision]):
+    """A part of the record of decisions on the number of workers."""
 
 
 @dataclass(frozen=True)
@@ -253,18 +252,6 @@ MANAGEMENT: tuple[Operation, ...] = (
     ),
     Operation(
         "POST",
-        _ENDPOINT + "/preview",
-        "previewEndpoint",
-        "Endpoints",
-        "Show the request that an event would make, signed and in the endpoint's form; nothing is sent.",
-        {200: Preview},
-        keys=_OWNERS,
-        body=PreviewBody,
-        body_required=False,
-        problems=(404, 409),
-    ),
-    Operation(
-        "POST",
         _ENDPOINT + "/enable",
         "enableEndpoint",
         "Endpoints",
@@ -282,33 +269,6 @@ MANAGEMENT: tuple[Operation, ...] = (
         {200: Endpoint},
         keys=_OWNERS,
         problems=_CHANGE,
-    ),
-    _get(
-        _ENDPOINT + "/breaker",
-        "getBreaker",
-        "Endpoints",
-        "See where an endpoint's circuit breaker stands.",
-        Breaker,
-        problems=(404,),
-    ),
-    Operation(
-        "POST",
-        _ENDPOINT + "/breaker",
-        "setBreaker",
-        "Endpoints",
-        "Keep an endpoint's circuit open or closed, or let it find out for itself again.",
-        {200: Breaker},
-        keys="admin",
-        body=BreakerChange,
-        problems=_CHANGE,
-    ),
-    _get(
-        "/v1/breakers",
-        "listBreakers",
-        "Endpoints",
-        "List the circuits that are not closed.",
-        BreakerPage,
-        query=PageQuery,
     ),
     _get(
         "/v1/events/{event_id}",
@@ -393,6 +353,34 @@ MANAGEMENT: tuple[Operation, ...] = (
         {204: None},
         keys="admin",
         problems=(404, 409),
+    ),
+    _get(
+        "/v1/scaling",
+        "getScaling",
+        "Scaling",
+        "See how many workers there shall be, and why; for KEDA's `metrics-api` trigger too.",
+        Scaling,
+        keys="admin, read or scaling",
+    ),
+    Operation(
+        "PATCH",
+        "/v1/scaling",
+        "changeScaling",
+        "Scaling",
+        "Change how the number of workers is decided; the change is on record with its key.",
+        {200: Scaling},
+        keys="admin or scaling",
+        body=ScalingChange,
+        body_required=False,
+    ),
+    _get(
+        "/v1/scaling/decisions",
+        "listScalingDecisions",
+        "Scaling",
+        "List what was decided and changed, by whom and why, newest first.",
+        DecisionPage,
+        query=PageQuery,
+        keys="admin, read or scaling",
     ),
 )
 ALL: tuple[Operation, ...] = (*INGEST, *MANAGEMENT, *SERVICE, *DESCRIPTION)

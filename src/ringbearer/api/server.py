@@ -28,6 +28,8 @@ from ringbearer.domain.deliveries import Attempt
 from ringbearer.domain.endpoints import Target
 from ringbearer.maintenance.tidy import tidy
 from ringbearer.publish import Publisher
+from ringbearer.scaling.manager import WebhookScalingManager
+from ringbearer.scaling.signals import ProcessSignals
 from ringbearer.settings import Settings
 from ringbearer.supervisor import SOCKET_DESCRIPTOR
 
@@ -60,7 +62,10 @@ async def _serve(services: Services) -> None:
         queue=services.queue,
         telemetry=services.telemetry,
     )
-    front = Front(services, publisher)
+    scaler = WebhookScalingManager(
+        storage=services.storage, telemetry=services.telemetry, term=lambda: leadership.term
+    )
+    front = Front(services, publisher, scaler)
     config = uvicorn.Config(
         front,
         host=settings.host,
@@ -83,10 +88,12 @@ async def _serve(services: Services) -> None:
         front.pulse.stop()  # whose viewers' connections would otherwise stay until they are cut
 
     on_stop(stop)
-    presence, leadership = services.presence("serve"), services.leadership(STEERING, [])
+    signals = ProcessSignals(services.telemetry)
+    presence = services.presence("serve", signals)
+    leadership = services.leadership(STEERING, [scaler])
     publisher.start()
     services.cache.start()
-    services.order.start()
+    signals.start()
     presence.start()
     leadership.start()
     try:
@@ -94,24 +101,20 @@ async def _serve(services: Services) -> None:
     finally:
         await leadership.stop()
         await presence.stop()
-        await services.order.stop()
+        await signals.stop()
         await publisher.stop()
 
 
 class Front:
     """The outermost application: hands each request to who answers it."""
 
-    def __init__(self, services: Services, publisher: Publisher) -> None:
+    def __init__(self, services: Services, publisher: Publisher, scaler: WebhookScalingManager) -> None:
         settings = services.settings
         authenticator = Authenticator(services.storage.catalog)
 
         async def send_test(target: Target) -> Attempt:
             return await asyncio.to_thread(
-                send_sample,
-                target,
-                refuse=services.guard.check_address,
-                ca_file=services.ca_file,
-                public_url=settings.public_url or "",
+                send_sample, target, refuse=services.guard.check_address, ca_file=services.ca_file
             )
 
         async def reconcile() -> None:
@@ -127,9 +130,9 @@ class Front:
                 authenticator=authenticator,
                 tester=send_test,
                 reconcile=reconcile,
+                scaler=scaler,
                 invalidate=lambda supplier_id: services.cache.invalidate([supplier_id]),
                 wake=lambda: services.queue.push(1),
-                public_url=settings.public_url or "",
                 changes_per_minute=settings.changes_per_minute,
             )
         )

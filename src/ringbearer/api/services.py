@@ -11,6 +11,7 @@ from ringbearer.api.changes import ChangeLimit
 from ringbearer.domain.deliveries import Attempt
 from ringbearer.domain.endpoints import Target
 from ringbearer.errors import Overloaded, StoreUnavailable
+from ringbearer.scaling.manager import WebhookScalingManager
 from ringbearer.storage.base import Storage
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -68,12 +69,12 @@ class ApiServices:
     """Sends one signed sample event now and returns what came of it."""
     reconcile: Callable[[], Awaitable[None]]
     """Called after endpoints were enabled, disabled or deleted: their deliveries are to follow."""
+    scaler: WebhookScalingManager
+    """Whoever changes how many workers there shall be asks it."""
     invalidate: Callable[[str], None]
     """Called with a supplier's id after it or one of its endpoints changed."""
     wake: Callable[[], None] = lambda: None
     """Called after deliveries were made ready, so that workers look for them at once."""
-    public_url: str = ""
-    """Where receivers find this service, for links; empty when that is not known."""
     changes_per_minute: int = 5
     """Changes of one endpoint in a minute; 0 for any number."""
     max_body_bytes: int = MAX_BODY_BYTES

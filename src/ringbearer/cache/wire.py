@@ -9,7 +9,6 @@ import select
 import socket
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 
 from ringbearer.queue.bell import Bell
 
@@ -48,10 +47,11 @@ class Waker:
         with contextlib.suppress(OSError):  # it was woken often enough, or is closed
             self._waker.send(b"!")
 
-    def wait(self, descriptors: Iterable[int], timeout: float) -> bool:
-        """Sleep for at most `timeout` seconds, until a descriptor is readable or `wake` is called."""
+    def wait(self, descriptor: int | None, timeout: float) -> bool:
+        """Sleep for at most `timeout` seconds, until the descriptor is readable or `wake` is called."""
         poll = select.poll()  # select() knows no descriptors from 1,024 on
-        for descriptor in (self._woken.fileno(), *descriptors):
+        poll.register(self._woken, select.POLLIN)
+        if descriptor is not None:
             poll.register(descriptor, select.POLLIN)
         heard = bool(poll.poll(timeout * 1000))
         with contextlib.suppress(BlockingIOError):
@@ -66,28 +66,25 @@ class Waker:
 
 
 class BellWire(Wire):
-    """Over bells of its own, one at least: a datagram on one machine, NOTIFY on PostgreSQL, a channel of Redis."""
+    """Over a bell of its own: a datagram on one machine, NOTIFY on PostgreSQL."""
 
-    def __init__(self, *bells: Bell) -> None:
-        self._bells = bells
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
         self._waker = Waker()
 
     def announce(self) -> None:
-        for bell in self._bells:
-            bell.ring()
+        self._bell.ring()
 
     def wait(self, timeout: float) -> bool:
-        heard = self._waker.wait([ear for bell in self._bells if (ear := bell.fileno()) is not None], timeout)
-        for bell in self._bells:
-            bell.hush()  # also connects anew what was lost
+        heard = self._waker.wait(self._bell.fileno(), timeout)
+        self._bell.hush()  # also connects anew what was lost
         return heard
 
     def wake(self) -> None:
         self._waker.wake()
 
     def close(self) -> None:
-        for bell in self._bells:
-            bell.close()
+        self._bell.close()
         self._waker.close()
 
 

@@ -49,7 +49,7 @@ def list_keys(
 )
 def create(
     *,
-    scope: Annotated[str, Parameter(help="admin, publish, read or supplier:ID.")],
+    scope: Annotated[str, Parameter(help="admin, publish, read, scaling or supplier:ID.")],
     name: Annotated[str | None, Parameter(help="What it is for.")] = None,
     json: Json = False,
     connection: Connection = DEFAULT_CONNECTION,

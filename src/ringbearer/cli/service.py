@@ -63,7 +63,10 @@ class Running(Store):
 class Everything(Running):
     """Settings of `up`; None is unset."""
 
-    workers: Annotated[int | None, Parameter(name="--workers", help="Worker processes.")] = None
+    workers: Annotated[
+        int | Literal["auto"] | None,
+        Parameter(name="--workers", help="Worker processes; auto: as many as the load needs."),
+    ] = None
 
 
 @app.command(

@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 from ringbearer import clock, failpoints, ids
 from ringbearer.cache.manager import WebhookCacheManager
@@ -47,7 +47,6 @@ class Worker:
         slots: int,
         lease_seconds: float,
         grace: float,
-        measured: Callable[[Iterable[tuple[str, int]]], None] = lambda _: None,
     ) -> None:
         self.id = ids.worker()
         self._queue = queue
@@ -60,7 +59,6 @@ class Worker:
         self._lease = int(lease_seconds * clock.SECOND)
         self._extend_seconds = lease_seconds / _EXTENDS_PER_LEASE
         self._grace = grace
-        self._measured = measured
         self._shares = Shares()
         self._held: dict[str, Lease] = {}
         self._unsettled: list[Outcome] = []
@@ -73,6 +71,16 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<Worker {self.id} holding {len(self._held)} of {self._slots}>"
+
+    @property
+    def held(self) -> int:
+        """How many deliveries it holds now; may be asked from any thread."""
+        return len(self._held)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it only finishes what it holds."""
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """Ask it to stop; may be called from any thread, or a signal handler."""
@@ -228,7 +236,6 @@ class Worker:
                 lease.ordering_key is not None
             ):  # the next of its key may be ready now, and nobody rings for that
                 self._hungry = True
-        self._measured((o.lease.endpoint_id, o.record.duration) for o in batch if o.record is not None)
         states = Counter(o.state for o in batch if o.lease.delivery_id in settled)
         self._telemetry.emit(
             DeliveriesSettled(dict(states), len(batch) - len(settled), clock.monotonic() - began)
@@ -296,7 +303,6 @@ class Worker:
         """Let what is in flight end within the grace time, then give back the rest."""
         if self._ear is not None:
             self._processor.unwatch(self._ear)
-        self._add(self._processor.put_down())
         deadline = clock.monotonic() + self._grace
         while self._processor.in_flight and clock.monotonic() < deadline:
             outcomes, _ = self._processor.poll(min(0.1, max(0.0, deadline - clock.monotonic())))

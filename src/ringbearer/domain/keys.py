@@ -8,11 +8,11 @@ import msgspec
 
 from ringbearer.domain.times import Moment
 
-SCOPE = re.compile(r"admin|publish|read|supplier:[A-Za-z0-9._-]{1,64}")
+SCOPE = re.compile(r"admin|publish|read|scaling|supplier:[A-Za-z0-9._-]{1,64}")
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """A key to the API: its scope is `admin`, `publish`, `read` or `supplier:<id>`."""
+    """A key to the API: its scope is `admin`, `publish`, `read`, `scaling` or `supplier:<id>`."""
 
     id: str
     scope: str

@@ -91,6 +91,7 @@ class Leadership:
         self._holder = holder
         self._duties = duties
         self._believed_until = 0.0
+        self._term = 0
         self._on_duty = False
         self._turn = asyncio.Lock()
         self._campaign = Looper(f"leadership of {name}", self._renew, interval=_RENEW_SECONDS)
@@ -103,6 +104,11 @@ class Leadership:
     def leads(self) -> bool:
         """Whether this process holds the lease, as far as it can know."""
         return clock.monotonic() < self._believed_until
+
+    @property
+    def term(self) -> int:
+        """The term of the lease that this process held last: the fence for what a leader writes."""
+        return self._term
 
     def start(self) -> None:
         """Begin to campaign."""
@@ -122,6 +128,7 @@ class Leadership:
         if term is None:
             self._believed_until = 0.0
         else:
+            self._term = term
             self._believed_until = began + _SURE_SECONDS
         await self._follow()
         return None

@@ -22,11 +22,10 @@ from prometheus_client.registry import Collector
 from ringbearer import clock
 from ringbearer.domain.events import LANES
 from ringbearer.errors import StoreUnavailable
-from ringbearer.storage.breakers import BreakerTable
 from ringbearer.storage.ledger import Ledger
+from ringbearer.storage.scaling import ScalingRecords
 from ringbearer.telemetry import (
     AttemptsMade,
-    BreakerMoved,
     CacheWorked,
     DeliveriesClaimed,
     DeliveriesMoved,
@@ -34,6 +33,7 @@ from ringbearer.telemetry import (
     EventsAccepted,
     EventsRefused,
     HistoryPruned,
+    ScalingDecided,
     StoreFailed,
     Telemetry,
 )
@@ -77,8 +77,10 @@ class PrometheusMetrics:
             "ringbearer_cache_evictions_total", "Entries that made room.", ["tier"]
         )
         self._cache_failures = counter("ringbearer_cache_failures_total", "Failed round trips.", ["tier"])
+        self._scalings = counter(
+            "ringbearer_scaling_changes_total", "Changes of the wanted number of workers.", ["rule"]
+        )
         self._connections = counter("ringbearer_connections_total", "Connections used by tries.", ["kind"])
-        self._circuits = counter("ringbearer_breaker_moves_total", "Circuits that moved.", ["to"])
         self._accept_seconds = histogram("ringbearer_accept_seconds", "Time to commit a group of events.")
         self._claim_seconds = histogram("ringbearer_claim_seconds", "Time to lease a batch.")
         self._settle_seconds = histogram("ringbearer_settle_seconds", "Time to settle a batch.")
@@ -114,7 +116,7 @@ class PrometheusMetrics:
         telemetry.listen(DeliveriesMoved, lambda r: self._moved.labels(r.how).inc(r.count))
         telemetry.listen(HistoryPruned, lambda r: self._pruned.inc(r.count))
         telemetry.listen(CacheWorked, self._on_cache)
-        telemetry.listen(BreakerMoved, lambda r: self._circuits.labels(r.after).inc())
+        telemetry.listen(ScalingDecided, self._on_scaling)
         telemetry.listen(StoreFailed, lambda r: self._store_errors.labels(r.during).inc())
 
     def worker_started(self) -> None:
@@ -139,11 +141,11 @@ class PrometheusMetrics:
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
 
-    def render(self, ledger: Ledger, breakers: BreakerTable) -> bytes:
+    def render(self, ledger: Ledger, scaling: ScalingRecords) -> bytes:
         """The text that a scrape gets; blocks, as it reads gauges from the store."""
         registry = self._merged()
         gauges = CollectorRegistry()
-        gauges.register(_StoreGauges(ledger, breakers))
+        gauges.register(_StoreGauges(ledger, scaling))
         return generate_latest(registry) + generate_latest(gauges)
 
     def _on_accepted(self, report: EventsAccepted) -> None:
@@ -178,6 +180,10 @@ class PrometheusMetrics:
         if report.lost:
             self._fenced.inc(report.lost)
         self._settle_seconds.observe(report.duration)
+
+    def _on_scaling(self, report: ScalingDecided) -> None:
+        if report.desired != report.before:
+            self._scalings.labels(report.rule).inc()
 
     def _on_cache(self, report: CacheWorked) -> None:
         for work in report.tiers:
@@ -219,26 +225,21 @@ def _observe_all(histogram: Histogram, values: Sequence[float]) -> None:
 class _StoreGauges(Collector):
     """How deep the queue is and how old its heads are, at a cost that does not grow with its depth."""
 
-    def __init__(self, ledger: Ledger, breakers: BreakerTable) -> None:
+    def __init__(self, ledger: Ledger, scaling: ScalingRecords) -> None:
         self._ledger = ledger
-        self._breakers = breakers
+        self._scaling = scaling
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("ringbearer_store_up", "Whether the store answers.")
         try:
             depth, oldest = self._ledger.depth(), self._ledger.oldest()
-            opened = self._breakers.count_open()
+            decision = self._scaling.latest()
         except StoreUnavailable:
             up.add_metric([], 0)
             yield up
             return
         up.add_metric([], 1)
         yield up
-        circuits = GaugeMetricFamily(
-            "ringbearer_breakers_open", "Endpoints whose circuit lets nothing through, or a probe only."
-        )
-        circuits.add_metric([], opened)
-        yield circuits
         depths = GaugeMetricFamily(
             "ringbearer_queue_depth", "Deliveries in the queue.", labels=["lane", "state"]
         )
@@ -252,3 +253,7 @@ class _StoreGauges(Collector):
         for lane, name in enumerate(LANES):
             ages.add_metric([name], max(0, now - oldest[lane]) / clock.SECOND if lane in oldest else 0)
         yield ages
+        wanted = GaugeMetricFamily("ringbearer_workers_wanted", "Workers that there shall be.")
+        if decision is not None:
+            wanted.add_metric([], decision.desired)
+        yield wanted

@@ -1,1 +1,1 @@
-"""Scaling: the right number of workers, before the rush and after it."""
+"""Scaling: how many workers there should be, why, and who starts and drains them."""

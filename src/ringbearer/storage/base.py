@@ -8,18 +8,18 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ringbearer.errors import ConfigurationError
-from ringbearer.storage.breakers import BreakerTable
 from ringbearer.storage.catalog import Catalog
 from ringbearer.storage.database import Database
 from ringbearer.storage.history import History
 from ringbearer.storage.ledger import Ledger
 from ringbearer.storage.nodes import Nodes
 from ringbearer.storage.retention import Retention
+from ringbearer.storage.scaling import ScalingRecords
 from ringbearer.storage.vault import Vault
 
 
 class Storage:
-    """One database with its readers and writers: catalog, ledger, history, nodes, breakers, retention.
+    """One database with its readers and writers: catalog, ledger, history, nodes, scaling, retention.
 
     Everything here blocks: an event loop calls it from a thread.
     """
@@ -32,7 +32,7 @@ class Storage:
         self.ledger = Ledger(database)
         self.history = History(database)
         self.nodes = Nodes(database)
-        self.breakers = BreakerTable(database)
+        self.scaling = ScalingRecords(database)
 
     def __repr__(self) -> str:
         return f"<Storage on {self.database!r}>"

@@ -56,6 +56,10 @@ class Database(ABC):
         Raises StoreUnavailable.
         """
 
+    def free_connections(self) -> int | None:
+        """How many more connections the server takes; None where that is no limit, or cannot be known."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Close every connection."""

@@ -85,6 +85,13 @@ class Nodes:
             rows = connection.execute(self._alive, {"within": _stored(within)}).all()
         return [_node(row) for row in rows]
 
+    def working(self) -> int:
+        """How many workers are ready to deliver: they live, are warm, and do not merely finish what they have."""
+        return sum(
+            node.kind == "work" and not node.signals.get("draining") and node.signals.get("warm", 1.0) > 0
+            for node in self.alive()
+        )
+
     def lead(self, name: str, holder: str, *, seconds: float) -> int | None:
         """Take or renew the lease of that name for so long; its term when it is the holder's, None when it is not.
 

@@ -15,6 +15,10 @@ _PLANNING = "-c plan_cache_mode=force_custom_plan"
 _RELAXED = (
     "SET LOCAL synchronous_commit = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off"
 )
+_FREE = text(
+    "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int "
+    "- (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend')"
+)
 _POOL = 6
 _CONNECT_SECONDS = 5
 _MIGRATION_LOCK = 0x52424D49  # an arbitrary number that only migrations take
@@ -37,6 +41,7 @@ class PostgresDatabase(Database):
             arguments["options"] = _PLANNING
         else:
             arguments["prepare_threshold"] = None  # nor are plans kept then
+        self._direct = prepare
         self._url = url.set(drivername="postgresql+psycopg")
         self._engine = create_engine(
             self._url, pool_size=_POOL, max_overflow=_POOL, pool_timeout=10, connect_args=arguments
@@ -59,6 +64,13 @@ class PostgresDatabase(Database):
         with self.write() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
             upgrade(connection)
+
+    def free_connections(self) -> int | None:
+        if not self._direct:
+            return None  # the pooler's limit counts, and is not to be seen from here
+        with self.read() as connection:
+            found: int = connection.execute(_FREE).scalar_one()
+        return max(0, found)
 
     def close(self) -> None:
         self._engine.dispose()

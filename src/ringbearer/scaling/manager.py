@@ -1,0 +1,302 @@
+"""The scaling manager: the control loop that decides how many workers there shall be, and has it done."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import psutil
+
+from ringbearer import clock, ids
+from ringbearer.calendar import Calendar
+from ringbearer.domain.deliveries import State
+from ringbearer.domain.scaling import Decision, Floors, LoadMetrics, ScalingPolicy
+from ringbearer.looper import Looper
+from ringbearer.scaling.policy import Memory, Recommendation, decide
+from ringbearer.scaling.results import PolicyChange, ProcessResources, ResourceMetrics, ScalingResult
+from ringbearer.scaling.signals import by_lane, combined
+from ringbearer.scaling.targets import Target, target_for
+from ringbearer.storage.base import Storage
+from ringbearer.storage.nodes import ALIVE_SECONDS, Node
+from ringbearer.telemetry import ScalingDecided, Telemetry
+
+_log = logging.getLogger(__name__)
+
+_DECIDE_SECONDS = 1.0
+_LOST_SECONDS = 30.0  # who fell silent without a word for less than this may come back: a doubt
+_REPEAT_SECONDS = 5.0  # the same decision is written again after this, so that readers see that it stands
+_HEADROOM_SECONDS = 10.0
+_CONNECTIONS_PER_WORKER = 13  # as a worker opens at most: its pool, and one to listen
+_ACTOR = "scaler"
+
+
+class WebhookScalingManager:
+    """Keeps the number of workers right: measures, decides by the policy, and tells whoever starts workers.
+
+    In the running system it decides each second, on the API process that leads. Alone, every method may be called
+    at any time; `async with` runs the loop. Raises StoreUnavailable when the store cannot be asked.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        telemetry: Telemetry | None = None,
+        calendar: Calendar | None = None,
+        timezone: str = "UTC",
+        term: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        self._storage = storage
+        self._telemetry = telemetry or Telemetry()
+        self._calendar = calendar or Calendar()
+        self._timezone = timezone
+        self._term = term
+        self._memory = Memory()
+        self._load: LoadMetrics | None = None
+        self._written: tuple[float, Recommendation] | None = None
+        self._headroom: tuple[float, int | None] | None = None
+        self._turn = asyncio.Lock()
+        self._looper = Looper("scaler", self._tick, interval=_DECIDE_SECONDS)
+
+    def __repr__(self) -> str:
+        if self._written is None:
+            return "<WebhookScalingManager, nothing decided yet>"
+        found = self._written[1]
+        return f"<WebhookScalingManager wants {found.desired} workers by the rule {found.rule}>"
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def start(self) -> None:
+        """Begin to decide each second. What was known before is forgotten: a new leader first looks for a while."""
+        self._memory, self._written = Memory(), None
+        self._looper.start()
+
+    async def stop(self) -> None:
+        """End the loop; the number stays as it is."""
+        await self._looper.stop()
+
+    async def scale_webhook_infrastructure(self, load_metrics: LoadMetrics | None = None) -> ScalingResult:
+        """Decide once, from what is measured now or from the metrics that are given, and have it done."""
+        async with self._turn:
+            return await asyncio.to_thread(self._decide, load_metrics)
+
+    async def monitor_resource_utilization(self) -> ResourceMetrics:
+        """What every process takes now, one by one and together, and how much room there is."""
+        return await asyncio.to_thread(self._resources)
+
+    async def implement_auto_scaling_policies(
+        self, policy: ScalingPolicy, *, actor: str = _ACTOR
+    ) -> PolicyChange:
+        """Replace the policy of the running system; the next decision follows it. It is on record with its author."""
+        return await asyncio.to_thread(self._change_policy, policy, actor)
+
+    # ── measuring ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _measure(self) -> tuple[list[Node], LoadMetrics]:
+        known = self._storage.nodes.alive(within=_LOST_SECONDS)
+        now = max((node.beat_at for node in known), default=0)
+        nodes = [node for node in known if now - node.beat_at <= ALIVE_SECONDS * clock.SECOND]
+        lost = [f"{node.kind} {node.host}:{node.pid}" for node in known if node not in nodes]
+        ready: dict[int, float] = {}
+        for entry in self._storage.ledger.depth():
+            if entry.state is State.READY:
+                ready[entry.lane] = ready.get(entry.lane, 0) + entry.count
+        moment = clock.now()
+        ages = {
+            lane: max(0, moment - since) / clock.SECOND
+            for lane, since in self._storage.ledger.oldest().items()
+        }
+        workers = sum(node.kind == "work" for node in nodes)
+        load = combined(
+            nodes,
+            backlog=[int(max(0, count)) for count in by_lane(ready)],
+            oldest=by_lane(ages),
+            store_workers=self._store_workers(workers),
+            lost=lost,
+            last=self._load,
+        )
+        self._load = load
+        return nodes, load
+
+    def _store_workers(self, workers: int) -> int | None:
+        """How many workers the store has connections for, those that run among them; asked now and then."""
+        free = self._free_connections()
+        return None if free is None else workers + max(0, free // _CONNECTIONS_PER_WORKER)
+
+    def _free_connections(self) -> int | None:
+        now = clock.monotonic()
+        if self._headroom is None or now - self._headroom[0] > _HEADROOM_SECONDS:
+            self._headroom = now, self._storage.database.free_connections()
+        return self._headroom[1]
+
+    def _resources(self) -> ResourceMetrics:
+        nodes, load = self._measure()
+        now = max((node.beat_at for node in nodes), default=0)
+        processes = [
+            ProcessResources(
+                id=node.id,
+                kind=node.kind,
+                host=node.host,
+                pid=node.pid,
+                version=node.version,
+                seconds_since_beat=(now - node.beat_at) / clock.SECOND,
+                signals=node.signals,
+            )
+            for node in nodes
+        ]
+
+        def total(name: str) -> float:
+            return sum(process.signals.get(name, 0.0) for process in processes)
+
+        slots, held = int(total("slots")), int(total("held"))
+        return ResourceMetrics(
+            processes=processes,
+            cpu=total("cpu"),
+            memory=int(total("memory")),
+            files=int(total("files")),
+            slots=slots,
+            held=held,
+            utilisation=held / slots if slots else 0.0,
+            worst_lag=max((process.signals.get("lag", 0.0) for process in processes), default=0.0),
+            host_cpu=psutil.cpu_percent(interval=0.2) / 100,
+            host_memory=psutil.virtual_memory().percent / 100,
+            store_connections=self._free_connections(),
+            load=load,
+        )
+
+    # ── deciding ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _tick(self) -> float | None:
+        await self.scale_webhook_infrastructure()
+        return None
+
+    def _decide(self, given: LoadMetrics | None) -> ScalingResult:
+        nodes, measured = self._measure()
+        load = given or measured
+        target = target_for(nodes)
+        policy = _within(self._storage.scaling.policy(), target, nodes)
+        peak = self._calendar.is_peak(clock.to_datetime(clock.now()), self._timezone)
+        before = self._before(load)
+        found, memory = decide(load, policy, before, now=clock.monotonic(), peak=peak, floors=Floors())
+        shares = target.shares(found.desired, nodes)
+        applied = self._publish(found, load, shares)
+        if applied:
+            self._memory = memory
+            self._telemetry.emit(
+                ScalingDecided(
+                    current=load.workers, before=found.current, desired=found.desired, rule=found.rule
+                )
+            )
+        return ScalingResult(
+            before=found.current,
+            after=found.desired if applied else found.current,
+            needed=found.needed,
+            rule=found.rule,
+            reason=found.reason,
+            target=target.name,
+            shares=shares,
+            applied=applied,
+            load=load,
+        )
+
+    def _before(self, load: LoadMetrics) -> Memory:
+        """What is remembered; a new leader goes on from the number that stands, not from what happens to run."""
+        if self._memory.decided:
+            return self._memory
+        latest = self._storage.scaling.latest()
+        if latest is None:
+            return Memory()
+        return Memory(decided=((clock.monotonic(), latest.desired),))
+
+    def _publish(self, found: Recommendation, load: LoadMetrics, shares: dict[str, int]) -> bool:
+        now = clock.monotonic()
+        last = self._written[1] if self._written is not None else None
+        remarkable = (
+            last is None or last.desired != found.desired or (last.rule == "doubt") != (found.rule == "doubt")
+        )
+        if self._written is not None and not remarkable and now - self._written[0] < _REPEAT_SECONDS:
+            return True
+        decision = Decision(
+            id=ids.scaling(),
+            at=clock.to_datetime(clock.now()),
+            actor=_ACTOR,
+            current=load.workers,
+            desired=found.desired,
+            rule=found.rule,
+            reason=found.reason,
+            inputs={
+                **msgspec.to_builtins(load),
+                "needed": found.needed,
+                "demand": found.demand,
+                "peak": found.peak,
+                "floors": msgspec.to_builtins(found.floors),
+            },
+        )
+        if not self._storage.scaling.decided(decision, shares, term=self._term(), remarkable=remarkable):
+            return False
+        if last is not None and last.desired != found.desired:
+            _log.info(
+                "the number of workers changes",
+                extra={
+                    "before": last.desired,
+                    "after": found.desired,
+                    "rule": found.rule,
+                    "why": found.reason,
+                },
+            )
+        self._written = now, found
+        return True
+
+    def _change_policy(self, policy: ScalingPolicy, actor: str) -> PolicyChange:
+        before = self._storage.scaling.policy()
+        changed = _difference(before, policy)
+        reason = (
+            "; ".join(f"{name}: {old!r} becomes {new!r}" for name, (old, new) in changed.items())
+            or "nothing differs"
+        )
+        if changed:
+            latest = self._storage.scaling.latest()
+            desired = latest.desired if latest is not None else 0
+            record = Decision(
+                id=ids.scaling(),
+                at=clock.to_datetime(clock.now()),
+                actor=actor,
+                current=desired,
+                desired=desired,
+                rule="policy",
+                reason=reason,
+                inputs={"before": msgspec.to_builtins(before), "after": msgspec.to_builtins(policy)},
+            )
+            self._storage.scaling.change_policy(policy, record)
+            self._looper.wake()
+        return PolicyChange(before=before, after=policy, changed=changed, reason=reason)
+
+
+def _within(policy: ScalingPolicy, target: Target, nodes: list[Node]) -> ScalingPolicy:
+    """The policy within what the target can run."""
+    bounds = target.bounds(nodes)
+    if bounds is None:
+        return policy
+    fewest, most = bounds
+    maximum = max(1, min(policy.maximum, most))
+    fixed = None if policy.fixed is None else min(policy.fixed, most)
+    return msgspec.structs.replace(
+        policy, minimum=min(maximum, max(policy.minimum, fewest)), maximum=maximum, fixed=fixed
+    )
+
+
+def _difference(before: ScalingPolicy, after: ScalingPolicy) -> dict[str, tuple[object, object]]:
+    return {
+        field: (getattr(before, field), getattr(after, field))
+        for field in ScalingPolicy.__struct_fields__
+        if getattr(before, field) != getattr(after, field)
+    }
