@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from itertools import combinations
 
 import pytest
@@ -110,14 +111,32 @@ def test_every_filter_and_every_pair_of_filters_finds_what_it_means(storage: Sto
     ]
     for first, second in combinations(singles, 2):
         wanted = Filter(**(first | second))  # type: ignore[arg-type]  # pairs of its own fields
-        found = [d.id for d in storage.history.list_deliveries(wanted, limit=100)]
-        assert found == past.meant(wanted), wanted
+        meant = past.meant(wanted)
+        assert [d.id for d in storage.history.find(wanted, limit=100).items] == meant, wanted
+        for step, few in ((3, 0), (3, 100), (100, 0)):
+            assert _paged(storage, wanted, step=step, few=few) == meant, (wanted, step, few)
+
+
+def _paged(storage: Storage, wanted: Filter, *, step: int, few: int) -> list[str]:
+    """All that is found by going from page to page, each of which looks at a few rows only; and back again."""
+    find = partial(storage.history.find, wanted, limit=2, step=step, few=few)
+    pages = [find()]
+    while pages[-1].older is not None:
+        pages.append(find(older=pages[-1].older))
+        assert len(pages) < 200
+    down = [d.id for page in pages for d in page.items]
+    if down:
+        up = [find(newer=down[-1])]
+        while up[-1].newer is not None:
+            up.append(find(newer=up[-1].newer))
+        assert [*(d.id for page in reversed(up) for d in page.items), down[-1]] == down
+    return down
 
 
 def test_the_boundaries_of_time_are_exact(storage: Storage, past: Past) -> None:
     at = (NOW // MINUTE - 1) * MINUTE
     exactly = Filter(after=clock.to_datetime(at), before=clock.to_datetime(at + MINUTE))
-    found = storage.history.list_deliveries(exactly, limit=100)
+    found = storage.history.find(exactly, limit=100).items
     assert {clock.from_datetime(d.created_at) for d in found} == {at}
     assert [d.id for d in found] == past.meant(exactly) != []
 
@@ -126,8 +145,11 @@ def test_pages_have_no_gaps_and_no_repeats_while_new_rows_arrive(storage: Storag
     made = [admission() for _ in range(23)]
     storage.ledger.accept(made)
     found: list[str] = []
-    while page := storage.history.list_deliveries(Filter(), limit=5, cursor=found[-1] if found else None):
-        found += [d.id for d in page]
+    cursor = None
+    while not found or cursor is not None:
+        page = storage.history.find(Filter(), limit=5, older=cursor)
+        cursor = page.older
+        found += [d.id for d in page.items]
         storage.ledger.accept([admission() for _ in range(3)])
         settle(storage, claim(storage, 2))
     assert found == [delivery_of(a) for a in reversed(made)]

@@ -236,7 +236,7 @@ class House:
             self.bell.close()
 
     def stored(self) -> set[str]:
-        found = self.storage.history.list_deliveries(Filter(), limit=10_000)
+        found = self.storage.history.find(Filter(), limit=10_000).items
         return {delivery.event_id for delivery in found}
 
 

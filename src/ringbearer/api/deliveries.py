@@ -7,7 +7,7 @@ from litestar import Response, get, post
 from msgspec import Meta
 
 from ringbearer import clock
-from ringbearer.api.answers import json_answer, page
+from ringbearer.api.answers import Page, json_answer
 from ringbearer.api.auth import Action, may_see, require
 from ringbearer.api.reading import ApiRequest, Cursor, Limit, Nothing, path_id, read_body, read_query
 from ringbearer.api.services import ApiServices
@@ -94,16 +94,19 @@ class ReplayProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/v1/deliveries")
 async def list_deliveries(request: ApiRequest, key: Key, services: ApiServices) -> Response[bytes]:
-    """The deliveries that the filter means and the key may see, newest first."""
+    """The deliveries that the filter means and the key may see, newest first.
+
+    A page may be empty and have a `next`: so far was looked, and there is more to look at.
+    """
     require(key, Action.READ)
     query = read_query(request, DeliveriesQuery)
     found = await services.store(
-        services.storage.history.list_deliveries,
+        services.storage.history.find,
         query.to_store(key, query.state),
-        limit=query.limit + 1,
-        cursor=query.cursor,
+        limit=query.limit,
+        older=query.cursor,
     )
-    return json_answer(page(found, query.limit))
+    return json_answer(Page(found.items, found.older))
 
 
 @get("/v1/deliveries/{delivery_id:str}")

@@ -23,9 +23,13 @@ async def list_deliveries(request: PageRequest, visitor: Visitor, services: Page
     given = query_of(request)
     wanted = read_filter(given, visitor)
     found = await services.store(
-        services.storage.history.list_deliveries, wanted, limit=_PER_PAGE + 1, cursor=given.get("older")
+        services.storage.history.find,
+        wanted,
+        limit=_PER_PAGE,
+        older=given.get("older"),
+        newer=given.get("newer"),
     )
-    return page("deliveries.html", visitor, items=found[:_PER_PAGE], given=given, states=list(State))
+    return page("deliveries.html", visitor, found=found, given=given, states=list(State))
 
 
 @get("/deliveries/{delivery_id:str}")

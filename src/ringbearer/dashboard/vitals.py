@@ -84,7 +84,7 @@ class Looker:
             ),
             dead=sum(count for (_, state), count in depth.items() if state is State.DEAD),
             held=sum(count for (_, state), count in depth.items() if state is State.HELD),
-            newest=tuple(self._storage.history.list_deliveries(Filter(), limit=_NEWEST)),
+            newest=tuple(self._storage.history.find(Filter(), limit=_NEWEST).items),
             totals=dict(self._totals()),
         )
         before, self._before = self._before, found

@@ -4,30 +4,19 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, Select, and_, case, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, case, func, insert, select, update
 
 from ringbearer import clock, ids
 from ringbearer.domain.deliveries import Attempt, Delivery, DeliveryDetail, State
 from ringbearer.domain.events import LANES, Event
 from ringbearer.errors import NotFound
-from ringbearer.storage import schema
+from ringbearer.storage import schema, search
 from ringbearer.storage.database import Database
+from ringbearer.storage.search import Filter as Filter
+from ringbearer.storage.search import Found, joined, of_event
 
 _D, _J, _A, _V = schema.deliveries, schema.jobs, schema.attempts, schema.events
-_DELIVERED = frozenset({State.DELIVERED, State.CANCELLED})
 _COUNT_LIMIT = 1_000_000
-
-
-class Filter(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Which deliveries are meant. `after` and `before` bound when the event was accepted."""
-
-    supplier_id: str | None = None
-    endpoint_id: str | None = None
-    event_id: str | None = None
-    event_type: str | None = None
-    state: State | None = None
-    after: datetime | None = None
-    before: datetime | None = None
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,13 +43,13 @@ class History:
             row = connection.execute(select(_V).where(_V.c.id == event_id)).first()
             if row is None:
                 raise NotFound(f"there is no event {event_id!r}, or its retention has ended")
-            found = connection.execute(_joined().where(_of(event_id)).order_by(_D.c.id)).all()
+            found = connection.execute(joined().where(of_event(_D.c.id, event_id)).order_by(_D.c.id)).all()
         return _event(row), [_delivery(r) for r in found]
 
     def get_delivery(self, delivery_id: str) -> DeliveryDetail:
         """The delivery with its attempts, oldest first; raises NotFound."""
         with self._database.read() as connection:
-            row = connection.execute(_joined().where(_D.c.id == delivery_id)).first()
+            row = connection.execute(joined().where(_D.c.id == delivery_id)).first()
             if row is None:
                 raise NotFound(f"there is no delivery {delivery_id!r}, or its retention has ended")
             tries = connection.execute(
@@ -68,13 +57,50 @@ class History:
             ).all()
         return DeliveryDetail(**_fields(row), attempts=[_attempt(r) for r in tries])
 
-    def list_deliveries(self, wanted: Filter, *, limit: int, cursor: str | None = None) -> list[Delivery]:
-        """Deliveries that the filter means, newest first, those before the cursor (a delivery's id)."""
-        query = self._filtered(_joined(), wanted).order_by(_D.c.id.desc()).limit(limit)
-        if cursor is not None:
-            query = query.where(_D.c.id < cursor)
+    def find(
+        self,
+        wanted: Filter,
+        *,
+        limit: int,
+        older: str | None = None,
+        newer: str | None = None,
+        step: int = search.STEP,
+        few: int = search.FEW,
+    ) -> Found:
+        """A page of the deliveries that the filter means, newest first.
+
+        `older` and `newer` are cursors (a delivery's id): the page holds those next to it on that side. A page
+        that is not full still has a cursor when there is more to look at than `step` rows.
+        """
         with self._database.read() as connection:
-            return [_delivery(row) for row in connection.execute(query)]
+            way = search.choose(wanted, few=self._are_few(connection, wanted, few))
+            query = search.page_query(way, wanted, limit=limit + 1, older=older, newer=newer, step=step)
+            items = [_delivery(row) for row in connection.execute(query)]
+            further = items[limit - 1].id if len(items) > limit else None
+            if further is None and way.rest:
+                reach = search.reach_query(way, older=older, newer=newer, step=step)
+                looked, last = connection.execute(reach).one()
+                further = last if looked == step else None
+        items = items[:limit]
+        if newer is not None:
+            items.reverse()
+            return Found(items, items[-1].id if items else newer, further)
+        return Found(items, further, items[0].id if items and older is not None else None)
+
+    def _are_few(self, connection: Connection, wanted: Filter, few: int) -> bool:
+        if wanted.state is None or wanted.state in search.GONE:
+            return False
+        depth = schema.queue_depth
+        counted = select(func.sum(depth.c.n)).where(depth.c.state == wanted.state)
+        return (connection.execute(counted).scalar() or 0) <= few
+
+    def count(self, wanted: Filter) -> int:
+        """How many deliveries the filter means, at most a million; may take seconds."""
+        source = select(_D.c.id).select_from(_D.outerjoin(_J, _J.c.delivery_id == _D.c.id))
+        inner = self._filtered(source, wanted).limit(_COUNT_LIMIT).subquery()
+        with self._database.read() as connection:  # which keeps no writer waiting
+            counted: int = connection.execute(select(func.count()).select_from(inner)).scalar_one()
+        return counted
 
     def start_replay(self, wanted: Filter) -> Replay:
         """Note down a replay of finished deliveries that the filter means; the moving is done in steps.
@@ -85,10 +111,7 @@ class History:
             wanted = msgspec.structs.replace(wanted, state=State.DEAD)
         now = clock.now()
         upto = ids.floor("dlv", now + clock.SECOND)
-        source = select(_D.c.id).select_from(_D.outerjoin(_J, _J.c.delivery_id == _D.c.id))
-        inner = self._filtered(source, wanted).where(_D.c.id < upto).limit(_COUNT_LIMIT).subquery()
-        with self._database.read() as connection:  # which may take a while, and keeps no writer waiting
-            matched: int = connection.execute(select(func.count()).select_from(inner)).scalar_one()
+        matched = self.count(wanted)
         replay = Replay(
             id=ids.replay(),
             filter=wanted,
@@ -160,35 +183,17 @@ class History:
                 _D.c.supplier_id == owner.scalar_subquery(),
             ]
         if wanted.event_id is not None:
-            conditions.append(_of(wanted.event_id))
+            conditions.append(of_event(_D.c.id, wanted.event_id))
         if wanted.event_type is not None:
             conditions.append(_D.c.event_type == wanted.event_type)
         if wanted.after is not None:
             conditions.append(_D.c.id >= ids.floor("dlv", clock.from_datetime(wanted.after)))
         if wanted.before is not None:
             conditions.append(_D.c.id < ids.floor("dlv", clock.from_datetime(wanted.before)))
-        if wanted.state in _DELIVERED:
-            conditions.append(_D.c.state == wanted.state)
-        elif wanted.state is not None:
-            conditions.append(_J.c.state == wanted.state)
+        if wanted.state is not None:
+            gone = wanted.state in search.GONE
+            conditions.append(search.is_state(_D.c.state if gone else _J.c.state, wanted.state))
         return query.where(and_(*conditions)) if conditions else query
-
-
-def _of(event_id: str) -> ColumnElement[bool]:
-    """The deliveries of an event. Not by BETWEEN, whose bounds PostgreSQL does not take with a collation."""
-    low, high = ids.delivery(event_id, 0), ids.delivery(event_id, ids.MAX_FANOUT - 1)
-    return and_(_D.c.id >= low, _D.c.id <= high)
-
-
-def _joined() -> Select[Any]:
-    return select(
-        _D,
-        _J.c.state.label("job_state"),
-        _J.c.due_at,
-        _J.c.attempt,
-        _J.c.reason.label("job_reason"),
-        _J.c.lane.label("job_lane"),
-    ).select_from(_D.outerjoin(_J, _J.c.delivery_id == _D.c.id))
 
 
 def _fields(row: Row[Any]) -> dict[str, Any]:
