@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Self, cast
@@ -64,6 +64,17 @@ class Serving:
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join()
         self._loop.close()
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call something on the server's event loop, and wait until that is done."""
+        done = threading.Event()
+
+        def call() -> None:
+            function()
+            done.set()
+
+        self._loop.call_soon_threadsafe(call)
+        assert done.wait(10)
 
     async def _serve(self) -> None:
         async with LocalServer(self._hand_on) as server:

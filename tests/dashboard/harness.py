@@ -42,6 +42,10 @@ class Pages(Api):
         self._serving.application = cast(Application, both)
         return self
 
+    def __exit__(self, *error: object) -> None:
+        self._serving.call(self.pulse.stop)
+        super().__exit__(*error)
+
     def browser(self, scope: str | None = "admin") -> "Browser":
         """Somebody who has logged in with a new key of that scope, or who has not."""
         browser = Browser(self.client({"origin": self.url}))

@@ -9,7 +9,7 @@ from litestar.exceptions import HTTPException
 
 from ringbearer import clock
 from ringbearer.api.problems import answer_to
-from ringbearer.dashboard import deliveries, doorway, now
+from ringbearer.dashboard import deliveries, doorway, endpoints, finding, inspector, now, suppliers
 from ringbearer.dashboard.assets import assets
 from ringbearer.dashboard.doorway import login_path, redirect
 from ringbearer.dashboard.rendering import HEADERS, page
@@ -39,8 +39,20 @@ HANDLERS = (
     doorway.log_out,
     now.show_now,
     now.stream_now,
+    finding.find,
     deliveries.list_deliveries,
-    deliveries.show_delivery,
+    deliveries.list_dead_letters,
+    deliveries.retry,
+    deliveries.propose_replay,
+    deliveries.count_replay,
+    deliveries.start_replay,
+    deliveries.show_replay,
+    inspector.show_delivery,
+    suppliers.list_suppliers,
+    suppliers.show_supplier,
+    endpoints.list_endpoints,
+    endpoints.show_endpoint,
+    endpoints.act,
 )
 """Every page, and everything that a page does."""
 

@@ -32,6 +32,7 @@ _ROOMS = (
     ("/suppliers", "Suppliers", "suppliers"),
     ("/endpoints", "Endpoints", "endpoints"),
 )
+_TAIL = 14  # of an id's characters
 _SHOWN_JSON = 64 * 1024
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 
@@ -119,8 +120,14 @@ def query(given: Mapping[str, object], **changes: object) -> str:
 
 
 def short(identifier: str) -> Markup:
-    """An id that may be cut in the middle where there is little room."""
-    return Markup('<code class=id title="{0}">{0}</code>').format(identifier)
+    """An id by its kind and its end, which is what tells it from its neighbours; the whole of it on hovering."""
+    kind, _, rest = identifier.partition("_")
+    return Markup('<code class="id" title="{0}">{1}_…{2}</code>').format(identifier, kind, rest[-_TAIL:])
+
+
+def state_name(state: str) -> str:
+    """A delivery's state as people call it."""
+    return {"leased": "in flight", "dead": "dead letter"}.get(str(state), str(state))
 
 
 def rooms(visitor: Visitor) -> tuple[tuple[str, str, str], ...]:
@@ -148,6 +155,7 @@ def _environment() -> Environment:
         "pretty_json": pretty_json,
         "short": short,
         "rooms": rooms,
+        "state_name": state_name,
     }
     environment.globals |= {"asset": asset_path, "query": query, "escape": escape}
     return environment

@@ -13,6 +13,7 @@ from ringbearer.storage.database import Database
 from ringbearer.storage.history import History
 from ringbearer.storage.ledger import Ledger
 from ringbearer.storage.nodes import Nodes
+from ringbearer.storage.overview import Overview
 from ringbearer.storage.retention import Retention
 from ringbearer.storage.scaling import ScalingRecords
 from ringbearer.storage.vault import Vault
@@ -31,6 +32,7 @@ class Storage:
         self.catalog = Catalog(database, vault)
         self.ledger = Ledger(database)
         self.history = History(database)
+        self.overview = Overview(database)
         self.nodes = Nodes(database)
         self.scaling = ScalingRecords(database)
 

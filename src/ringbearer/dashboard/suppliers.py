@@ -1,0 +1,53 @@
+"""*Suppliers*: who they are, and each with its endpoints and newest deliveries."""
+
+from litestar import Response, get
+
+from ringbearer.api.answers import Page
+from ringbearer.api.auth import Action, require
+from ringbearer.dashboard.doorway import redirect
+from ringbearer.dashboard.paging import PER_PAGE, window
+from ringbearer.dashboard.rendering import page
+from ringbearer.dashboard.services import PageRequest, PageServices, query_of
+from ringbearer.dashboard.sessions import Visitor
+from ringbearer.domain.endpoints import Endpoint
+from ringbearer.domain.suppliers import Supplier
+from ringbearer.storage.search import Filter
+
+_NEWEST = 10
+
+
+@get("/suppliers")
+async def list_suppliers(request: PageRequest, visitor: Visitor, services: PageServices) -> Response[str]:
+    """Every supplier, by id; one that is bound to a supplier sees that one."""
+    if visitor.key.supplier_id is not None:
+        return redirect(f"/suppliers/{visitor.key.supplier_id}")
+    query = query_of(request)
+    found = await services.store(
+        services.storage.overview.suppliers,
+        limit=PER_PAGE + 1,
+        text=query.get("text"),
+        after=query.get("after"),
+        before=query.get("before"),
+    )
+    return page("suppliers.html", visitor, found=window(found, query), text=query.get("text"))
+
+
+@get("/suppliers/{supplier_id:str}")
+async def show_supplier(supplier_id: str, visitor: Visitor, services: PageServices) -> Response[str]:
+    """One supplier."""
+    require(visitor.key, Action.READ, supplier_id)
+    supplier = await services.api.get(visitor.key, f"/v1/suppliers/{supplier_id}", Supplier)
+    endpoints = await services.api.get(
+        visitor.key, f"/v1/suppliers/{supplier_id}/endpoints", Page[Endpoint], {"limit": 250}
+    )
+    newest = await services.store(
+        services.storage.history.find, Filter(supplier_id=supplier_id), limit=_NEWEST
+    )
+    return page(
+        "supplier.html",
+        visitor,
+        supplier=supplier,
+        endpoints=endpoints.items,
+        more=endpoints.next is not None,
+        newest=newest.items,
+    )
