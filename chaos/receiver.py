@@ -11,7 +11,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -19,6 +19,7 @@ import msgspec
 import uvloop
 
 from chaos.journal import Journal
+from ringbearer import clock
 from ringbearer.testing import verify
 
 
@@ -42,6 +43,8 @@ class Start(msgspec.Struct, frozen=True):
     journal: str
     secret: str
     seed: int
+    timeless: bool = False
+    """Take signatures of whatever time: for senders whose clocks are told wrong times."""
 
 
 class Seen(msgspec.Struct, kw_only=True):
@@ -147,6 +150,10 @@ class _Receiver:
                 lambda: _Connection(self), "127.0.0.1", self._start.port, backlog=1024
             )
 
+    def _now(self, headers: Mapping[str, str]) -> int | None:
+        stamp = headers.get("webhook-timestamp", "")
+        return int(stamp) * clock.SECOND if self._start.timeless and stamp.isdecimal() else None
+
     async def take(self, connection: _Connection, path: str, headers: dict[str, str], body: bytes) -> None:
         """Write down, then answer."""
         transport = connection.transport
@@ -167,7 +174,7 @@ class _Receiver:
             sequence=data.sequence,
             at=time.time(),
             digest=hashlib.sha256(body).hexdigest()[:32],
-            verified=verify(self._start.secret, headers, body),
+            verified=verify(self._start.secret, headers, body, now=self._now(headers)),
             answer=answer,
         )
         await self._journal.write(seen)

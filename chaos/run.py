@@ -69,10 +69,12 @@ class Rig:
         database_url: str | None = None,
         workers: int | str = 2,
         timeout: float = TIMEOUT,
+        timeless: bool = False,
         **options: object,
     ) -> None:
         self.directory = directory
         self._timeout = timeout
+        self._timeless = timeless
         directory.mkdir(parents=True, exist_ok=True)
         self.seen_file = directory / "receiver.jsonl"
         self.paths: dict[str, str] = {}
@@ -91,9 +93,14 @@ class Rig:
 
     def __enter__(self) -> "Rig":
         with contextlib.ExitStack() as stack:
-            self.receiver = stack.enter_context(
-                Receiver(receiver.Start(port=free_port(), journal=str(self.seen_file), secret=SECRET, seed=0))
+            start = receiver.Start(
+                port=free_port(),
+                journal=str(self.seen_file),
+                secret=SECRET,
+                seed=0,
+                timeless=self._timeless,
             )
+            self.receiver = stack.enter_context(Receiver(start))
             stack.enter_context(self.service)
             self._cleanup = stack.pop_all()
         return self

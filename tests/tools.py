@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -14,3 +15,13 @@ def require_tool(name: str) -> str:
     if os.environ.get("CI"):
         pytest.fail(f"{name} is not installed; .ci/run installs it with apt-get")
     pytest.skip(f"{name} is not installed; on Debian: apt-get install {name}")
+
+
+def require_library(name: str, *, package: str) -> Path:
+    """The path of a shared library from a Debian package; skips or fails as `require_tool` does."""
+    found = next(Path("/usr/lib").glob(f"*/{package}/{name}"), None)
+    if found is not None:
+        return found
+    if os.environ.get("CI"):
+        pytest.fail(f"{name} is not installed; .ci/run installs it with apt-get")
+    pytest.skip(f"{name} is not installed; on Debian: apt-get install {package}")
