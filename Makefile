@@ -46,7 +46,7 @@ floors: $(VENV)/dev
 	@$(BIN)/lint-imports --no-cache
 
 test: lint types floors
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses=2 --dist=loadfile
 
 demo: $(VENV)/dev
 	@$(BIN)/ringbearer demo

@@ -16,15 +16,19 @@ import uvloop
 from prometheus_client import start_http_server
 from sqlalchemy import make_url
 
-from ringbearer import ids, logs
+from ringbearer import clock, ids, logs
+from ringbearer.cache.base import Tier
 from ringbearer.cache.manager import WebhookCacheManager
+from ringbearer.cache.null import NullTier
 from ringbearer.cache.wire import BellWire
 from ringbearer.delivery.guard import Guard
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
 from ringbearer.delivery.worker import Worker
 from ringbearer.domain.keys import Key, digest, generate
 from ringbearer.errors import ConfigurationError
+from ringbearer.limits.breakers import Breakers
 from ringbearer.limits.database import DatabaseRateLimiter
+from ringbearer.looper import Looper
 from ringbearer.maintenance.housekeeper import Housekeeper
 from ringbearer.maintenance.presence import Duty, Leadership, Presence
 from ringbearer.monitor.prometheus import PrometheusMetrics
@@ -38,7 +42,10 @@ from ringbearer.storage.vault import Vault
 from ringbearer.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
+_ORDER_SECONDS = 0.5  # between two exchanges of what the processes know of the order
+_FOLLOW_SECONDS = 0.5  # between two looks at circuits: twice this until all know what one found out
 _SWITCH_SECONDS = 0.001  # a thread that returns from the database gets the interpreter after at most this
+_SHARED_CACHE_SECONDS = 0.25  # what a Redis that hangs may cost a look-up: the store answers in less
 PARENT_PIPE = "RINGBEARER_PARENT_PIPE"
 """Names the descriptor of a pipe that ends when the supervising process does."""
 NODE_ID = "RINGBEARER_NODE_ID"
@@ -65,14 +72,12 @@ class Services:
         self.redis = None if settings.redis_url is None else open_redis(settings.redis_url, self.vault)
         self.bell = _bell(settings, listen=listen)
         self.queue = DatabaseQueue(self.storage.ledger, self.bell)
-        self.cache = WebhookCacheManager(
-            catalog=self.storage.catalog,
-            telemetry=self.telemetry,
-            wire=BellWire(_config_bell(settings)),
-            max_bytes=settings.cache_bytes,
-            stale_seconds=settings.cache_stale_seconds,
+        self.cache = _cache(settings, self.storage, self.vault, self.telemetry)
+        self.breakers = Breakers(
+            table=self.storage.breakers, telemetry=self.telemetry, policy=settings.breaker_policy
         )
         self.guard = Guard(allow_networks=settings.allow_networks, own_hosts=own_hosts(settings))
+        self.order = Looper("order", self._follow_order, interval=_ORDER_SECONDS)
         self.ca_file = str(settings.ca_file) if settings.ca_file is not None else None
 
     def __repr__(self) -> str:
@@ -86,6 +91,9 @@ class Services:
             self.redis.close()
         self.storage.close()
 
+    async def _follow_order(self) -> None:
+        await asyncio.to_thread(self.storage.ledger.flows.exchange, now=clock.now())
+
     def presence(self, kind: str, signals: ProcessSignals) -> Presence:
         """This process's heartbeat, which carries its signals."""
         return Presence(nodes=self.storage.nodes, node_id=self.node_id, kind=kind, signals=signals.read)
@@ -93,6 +101,10 @@ class Services:
     def leadership(self, name: str, duties: list[Duty]) -> Leadership:
         """This process's campaign for a lease, with what it does while it holds it."""
         return Leadership(nodes=self.storage.nodes, name=name, holder=self.node_id, duties=duties)
+
+    async def follow_breakers(self) -> None:
+        """Tell other workers of circuits that moved here, and hear of those that moved there."""
+        await asyncio.to_thread(self.breakers.follow)
 
 
 def open_store(settings: Settings) -> Storage:
@@ -167,12 +179,29 @@ def _bell(settings: Settings, *, listen: bool) -> Bell:
     return PostgresBell(settings.store_url, listen=listen, pooled=not settings.database_prepare)
 
 
-def _config_bell(settings: Settings) -> Bell:
-    """The bell that tells every process of changes of the configuration."""
+def _cache(settings: Settings, storage: Storage, vault: Vault, telemetry: Telemetry) -> WebhookCacheManager:
+    """The cache, with Redis as its second tier where there is one, and the bells that tell of changes."""
     if settings.embedded:
-        return SocketBell(settings.data_dir / "run", listen=True, name="config")
-    pooled = not settings.database_prepare
-    return PostgresBell(settings.store_url, listen=True, pooled=pooled, name="config")
+        bells: list[Bell] = [SocketBell(settings.data_dir / "run", listen=True, name="config")]
+    else:
+        pooled = not settings.database_prepare
+        bells = [PostgresBell(settings.store_url, listen=True, pooled=pooled, name="config")]
+    shared: Tier = NullTier()
+    if settings.redis_url is not None:
+        from ringbearer.cache.pubsub import RedisBell
+        from ringbearer.cache.redis import RedisTier
+
+        link = open_redis(settings.redis_url, vault, timeout=_SHARED_CACHE_SECONDS)
+        shared = RedisTier(link)
+        bells.append(RedisBell(link, name="config"))
+    return WebhookCacheManager(
+        catalog=storage.catalog,
+        telemetry=telemetry,
+        shared=shared,
+        wire=BellWire(*bells),
+        max_bytes=settings.cache_bytes,
+        stale_seconds=settings.cache_stale_seconds,
+    )
 
 
 # ── the worker process ──────────────────────────────────────────────────────────────────────────────────
@@ -211,16 +240,21 @@ async def _work(services: Services) -> None:
         services.leadership(HOUSEKEEPING, [housekeeper]),
     )
     services.cache.start()
+    services.order.start()
     signals.start()
     presence.start()
     leadership.start()
+    follower = Looper("breakers", services.follow_breakers, interval=_FOLLOW_SECONDS)
+    follower.start()
     thread = _Thread(worker.run, asyncio.get_running_loop(), stopped)
     thread.start()
     await stopped.wait()
     await leadership.stop()
     await presence.stop()
+    await services.order.stop()
     await signals.stop()
     thread.join()
+    await follower.stop()
     if thread.error is not None:
         raise thread.error
 
@@ -239,10 +273,12 @@ def _worker(services: Services) -> Worker:
     processor = HighPerformanceWebhookProcessor(
         cache=services.cache,
         limiter=DatabaseRateLimiter(services.storage.database),
+        breakers=services.breakers,
         telemetry=services.telemetry,
         refuse=services.guard.check_address,
         slots=settings.slots,
         ca_file=services.ca_file,
+        public_url=settings.public_url or "",
     )
     return Worker(
         queue=services.queue,
@@ -254,6 +290,7 @@ def _worker(services: Services) -> Worker:
         slots=settings.slots,
         lease_seconds=settings.lease_seconds,
         grace=settings.stop_grace,
+        measured=services.storage.ledger.flows.held,
     )
 
 

@@ -4,6 +4,7 @@ RingbearerError
 ├── ConfigurationError      a setting, file or address that cannot work; the message says which and why
 ├── InvalidInput            what a caller sent is wrong; `problems` names each place
 │   └── UrlRefused          an endpoint URL that deliveries must never be sent to
+├── PayloadFailed           an event cannot be brought into the form that its endpoint asks for
 ├── NotFound                no such object, or one that the caller may not know of
 ├── Conflict                the request contradicts what is already there
 ├── Unauthorized            no API key, or one that does not exist
@@ -42,6 +43,10 @@ class UrlRefused(InvalidInput):
     def __init__(self, reason: str) -> None:
         super().__init__(f"the URL is refused: {reason}", [("/url", reason)])
         self.reason = reason
+
+
+class PayloadFailed(RingbearerError):
+    """An event cannot be brought into the form that its endpoint asks for: a matter of configuration."""
 
 
 class NotFound(RingbearerError):

@@ -1,11 +1,18 @@
-"""Which lane is served how often: weighted shares, so that important work goes first and none starves."""
+"""Who is next: weighted shares of the lanes, and a fair order of suppliers and endpoints within each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ringbearer.domain.events import LANES, Priority
+from ringbearer.domain.suppliers import Tier
 
 WEIGHTS: tuple[int, ...] = (8, 4, 2, 1)
 """Shares of urgent, high, normal and bulk when all of them have work."""
+TIER_WEIGHTS: dict[Tier, float] = {"standard": 1.0, "premium": 2.0, "enterprise": 4.0}
+"""Shares of a supplier against others in the same lane, when all of them have work."""
+FIRST_COST = 50_000
+"""Microseconds that a delivery is taken to hold a slot, before one of its endpoint has shown it."""
+
+_MAX_SUPPLIERS = 20_000  # in a lane that are remembered; above it, those that nobody misses are forgotten
 
 
 def lane_of(priority: Priority | None) -> int:
@@ -35,3 +42,157 @@ class Shares:
             quotas[lane] += 1
             self._credit[lane] -= self._total
         return quotas
+
+
+class _Flows:
+    """A supplier's flows in one lane: its endpoints with the tags at which their next deliveries start."""
+
+    __slots__ = ("finish", "pruned_at")
+
+    def __init__(self) -> None:
+        self.finish: dict[str, int] = {}
+        self.pruned_at = 0
+
+
+class FairOrder:
+    """Start-time fair queueing over suppliers, and over the endpoints of each.
+
+    A flow is what one endpoint has in one lane. A delivery that becomes ready gets its flow's start tag as its
+    rank: start = max(v, finish), then finish = start + cost * n / weight; v is the lane's virtual time, the
+    highest tag that was claimed so far, weight the supplier's, n how many of its flows are busy, and cost the
+    time for which deliveries of this endpoint hold a slot, in microseconds. Claiming by rank gives everybody who has
+    work a share of the slots' time by weight, however much the others queue. Who was idle starts at v: that gives
+    no credit for idling, and no penalty for having used what others left idle. Between two tags of a flow lies no
+    more than one delivery of each other flow by weight, so a wait is bounded by how many flows there are, not by
+    how much they hold.
+
+    Source: Goyal, Vin and Cheng, Start-time Fair Queueing (SIGCOMM 1996). Not thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self.tier_weights: Mapping[Tier, float] = TIER_WEIGHTS
+        self._v = [0] * len(LANES)
+        self._flows: list[dict[str, _Flows]] = [{} for _ in LANES]
+        self._costs: dict[str, int] = {}
+        self._touched: set[tuple[int, str, str]] = set()
+
+    def __repr__(self) -> str:
+        return f"<FairOrder of {[len(flows) for flows in self._flows]} suppliers>"
+
+    def tags(self, lane: int, supplier_id: str, tier: Tier, endpoint_ids: Sequence[str]) -> list[int]:
+        """The start tags of one delivery to each of the endpoints, which are charged for them."""
+        v = self._v[lane]
+        flows = self._of(lane, supplier_id, v)
+        finish = flows.finish
+        if len(endpoint_ids) == 1:
+            endpoint_id = endpoint_ids[0]
+            siblings = len(finish) + (endpoint_id not in finish)
+        else:
+            siblings = len(finish.keys() | endpoint_ids)
+        share = siblings / self.tier_weights[tier]
+        tags = []
+        for endpoint_id in endpoint_ids:
+            start = max(v, finish.get(endpoint_id, 0))
+            finish[endpoint_id] = start + max(1, int(self._costs.get(endpoint_id, FIRST_COST) * share))
+            self._touched.add((lane, supplier_id, endpoint_id))
+            tags.append(start)
+        return tags
+
+    def _of(self, lane: int, supplier_id: str, v: int) -> _Flows:
+        """The supplier's flows that are busy: whose next tag lies ahead of the virtual time."""
+        flows = self._flows[lane].get(supplier_id)
+        if flows is None:
+            if len(self._flows[lane]) >= _MAX_SUPPLIERS:
+                self._forget(lane)
+            flows = self._flows[lane][supplier_id] = _Flows()
+        elif flows.pruned_at != v:
+            flows.pruned_at = v
+            past = [endpoint_id for endpoint_id, finish in flows.finish.items() if finish <= v]
+            for endpoint_id in past:
+                del flows.finish[endpoint_id]
+        return flows
+
+    def _forget(self, lane: int) -> None:
+        """Forget suppliers whose tags are past, which changes nothing; if all are ahead, half of them."""
+        v = self._v[lane]
+        held = self._flows[lane]
+        ahead = {s: f for s, f in held.items() if max(f.finish.values(), default=0) > v}
+        if len(ahead) >= _MAX_SUPPLIERS:
+            nearest = sorted(ahead, key=lambda s: max(ahead[s].finish.values()))
+            for supplier_id in nearest[: _MAX_SUPPLIERS // 2]:
+                del ahead[supplier_id]
+        self._flows[lane] = ahead
+
+    def advance(self, clocks: Iterable[tuple[int, int]]) -> None:
+        """Follow the lanes' virtual times, which only grow."""
+        for lane, v in clocks:
+            self._v[lane] = max(v, self._v[lane])
+
+    def learn(self, costs: Iterable[tuple[str, int]]) -> None:
+        """Follow what deliveries of endpoints cost, in microseconds; the next to be tagged are charged so."""
+        if len(self._costs) > len(LANES) * _MAX_SUPPLIERS:
+            self._costs.clear()
+        self._costs.update(costs)
+
+    def merge(self, finishes: Iterable[tuple[int, str, str, int]]) -> None:
+        """Take over what others have given out: lane, supplier, endpoint and the tag that is next there."""
+        for lane, supplier_id, endpoint_id, finish in finishes:
+            v = self._v[lane]
+            if finish > v:
+                flows = self._of(lane, supplier_id, v)
+                flows.finish[endpoint_id] = max(finish, flows.finish.get(endpoint_id, 0))
+
+    def busy(self) -> list[tuple[int, str, str, int]]:
+        """The flows that were charged since the last time and are ahead: as `merge` takes them."""
+        touched, self._touched = self._touched, set()
+        found = []
+        for lane, supplier_id, endpoint_id in sorted(touched):
+            flows = self._flows[lane].get(supplier_id)
+            finish = flows.finish.get(endpoint_id, 0) if flows is not None else 0
+            if finish > self._v[lane]:
+                found.append((lane, supplier_id, endpoint_id, finish))
+        return found
+
+
+class Costs:
+    """What deliveries of endpoints cost, learnt from how long they held their slots. Not thread-safe.
+
+    The belief follows what is measured by an exponentially weighted mean. Below a millisecond nothing costs less:
+    that much a worker spends on any delivery.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, list[int]] = {}
+        self._believed: dict[str, float] = {}
+        self._told: dict[str, float] = {}
+
+    def add(self, endpoint_id: str, held: int) -> None:
+        """One delivery held its slot for so many microseconds."""
+        seen = self._seen.get(endpoint_id)
+        if seen is None:
+            self._seen[endpoint_id] = [1, held]
+        else:
+            seen[0] += 1
+            seen[1] += held
+
+    def news(self) -> list[tuple[str, int]]:
+        """The endpoints whose cost differs by more than a fifth from what was told last, with their costs."""
+        seen, self._seen = self._seen, {}
+        if len(self._believed) > _MAX_SUPPLIERS:
+            self._believed.clear()
+            self._told.clear()
+        found = []
+        for endpoint_id, (count, held) in seen.items():
+            mean = max(_LEAST_COST, held / count)
+            before = self._believed.get(endpoint_id, FIRST_COST)
+            cost = self._believed[endpoint_id] = mean + (before - mean) * _KEEP**count
+            told = self._told.get(endpoint_id, FIRST_COST)
+            if abs(cost - told) > _SLACK * told:
+                self._told[endpoint_id] = cost
+                found.append((endpoint_id, round(cost)))
+        return found
+
+
+_LEAST_COST = 1_000.0
+_KEEP = 0.8  # of what was believed of a cost, after one more was measured
+_SLACK = 0.2

@@ -5,6 +5,7 @@ to run are `--name` on the command line too. What is not said stays unset, and h
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_network
@@ -14,12 +15,14 @@ from typing import Literal
 import msgspec
 
 from ringbearer.errors import ConfigurationError
+from ringbearer.limits.breaker import BreakerPolicy
 from ringbearer.storage.vault import key_file
 
 _PREFIX = "RINGBEARER_"
 _FILE = "ringbearer.toml"
 # Variables of the same prefix that are no settings: for the command-line client, and from parent to child.
 _OTHERS = frozenset({"KEY", "URL", "CONFIG", "PARENT_PIPE", "SOCKET_DESCRIPTOR", "NODE_ID", "FAILPOINT"})
+_PUBLIC_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Keys that seal stored secrets, 32 bytes in base64, comma-separated, the first one sealing."""
     allow_networks: tuple[str, ...] = ()
     """CIDRs that deliveries may reach although they are private."""
+    public_url: str | None = None
+    """Where the API is reached from outside, for links that are sent to receivers; paths alone when unset."""
     ca_file: Path | None = None
     """Certificate authorities to trust instead of the bundled ones."""
     retention_days: float = 30.0
@@ -60,6 +65,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long they are believed while the store cannot be asked whether they changed."""
     changes_per_minute: int = 5
     """Changes of one endpoint that the management API takes in a minute; 0 for any number."""
+    breaker_window: int = 20
+    """An endpoint's circuit breaker looks at so many of its latest attempts."""
+    breaker_calls: int = 10
+    """It says nothing before so many attempts."""
+    breaker_failure_ratio: float = 0.5
+    """The part of them that must have failed for it to open."""
+    breaker_connect_errors: int = 5
+    """It opens as well after so many attempts in a row that reached nobody."""
+    breaker_pause: float = 30.0
+    """Seconds that it stays open at first; each failed probe doubles them."""
+    breaker_longest_pause: float = 900.0
+    """The most seconds between two probes."""
     stop_grace: float = 15.0
     """Seconds that a stopping process waits for what is in flight."""
     log_format: Literal["json", "pretty"] | None = None
@@ -85,6 +102,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def embedded(self) -> bool:
         """Whether the store is a file of this machine."""
         return self.store_url.startswith("sqlite")
+
+    @property
+    def breaker_policy(self) -> BreakerPolicy:
+        """When circuit breakers open, and for how long."""
+        return BreakerPolicy(
+            window=self.breaker_window,
+            calls=self.breaker_calls,
+            failure_ratio=self.breaker_failure_ratio,
+            connect_errors=self.breaker_connect_errors,
+            pause=self.breaker_pause,
+            longest_pause=self.breaker_longest_pause,
+        )
 
     def vault_keys(self) -> list[str]:
         """The keys that seal stored secrets; made in the data directory at the first start."""
@@ -192,6 +221,12 @@ def _check(settings: Settings) -> None:
         ("cache_bytes", 8 * 1024 * 1024, 64 * 1024**3),
         ("cache_stale_seconds", 1, 86_400),
         ("changes_per_minute", 0, 1_000_000),
+        ("breaker_window", 1, 1_000),
+        ("breaker_calls", 1, 1_000),
+        ("breaker_failure_ratio", 0.01, 1),
+        ("breaker_connect_errors", 1, 1_000),
+        ("breaker_pause", 0.1, 86_400),
+        ("breaker_longest_pause", 0.1, 86_400),
         ("stop_grace", 0, 3_600),
         ("metrics_port", 0, 65_535),
     )
@@ -210,6 +245,11 @@ def _check(settings: Settings) -> None:
         from ringbearer.redis_link import parse  # 0.15 s, which commands without Redis need not wait for
 
         parse(settings.redis_url)
+    if settings.public_url is not None and not _PUBLIC_URL.fullmatch(settings.public_url):
+        raise ConfigurationError(
+            "public_url must be http:// or https:// and a host, such as https://hooks.example.com, "
+            f"got {settings.public_url!r}"
+        )
     for network in settings.allow_networks:
         try:
             ip_network(network, strict=False)

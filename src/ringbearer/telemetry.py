@@ -119,6 +119,16 @@ class StoreFailed(Report, frozen=True):
     error: str
 
 
+class BreakerMoved(Report, frozen=True):
+    """A circuit opened, closed or is being probed: `before` and `after` are closed, open or half_open."""
+
+    endpoint_id: str
+    supplier_id: str
+    before: str
+    after: str
+    reason: str | None
+
+
 R = TypeVar("R", bound=Report)
 Listener = Callable[[R], None]
 

@@ -14,12 +14,14 @@ import contextlib
 import hashlib
 import hmac
 import socket
+import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, MutableMapping, Sequence
 from typing import Self, cast
 
 import msgspec
 import uvicorn
+import zstandard
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -115,6 +117,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     """Names in small letters."""
     body: bytes
+    """Decompressed when it came as gzip or zstd."""
     verified: bool | None
     """Whether a signature was right; None when the receiver has no secret to check with."""
     status: int
@@ -193,8 +196,10 @@ class Receiver:
     async def _application(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = _headers(cast("Iterable[tuple[bytes, bytes]]", scope["headers"]))
         body = await _body(receive)
+        if body is not None:
+            body = _decoded(body, headers.get("content-encoding"))
         if body is None:
-            await _answer(send, 413, "larger than 1 MiB")
+            await _answer(send, 413, "larger than 1 MiB, or not what content-encoding says")
             return
         status = self._next_status()
         self._note(
@@ -337,6 +342,20 @@ async def _body(receive: Receive) -> bytes | None:
             return None
         more = bool(message.get("more_body", False))
     return bytes(parts)
+
+
+def _decoded(body: bytes, encoding: str | None) -> bytes | None:
+    """The body as it was before it was compressed: what is signed. None when it is not, or too large."""
+    try:
+        if encoding == "gzip":
+            unzip = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+            body = unzip.decompress(body, MAX_BODY_BYTES)
+            return body if unzip.eof else None
+        if encoding == "zstd" and zstandard.frame_content_size(body) <= MAX_BODY_BYTES:
+            return zstandard.ZstdDecompressor().decompress(body, max_output_size=MAX_BODY_BYTES)
+    except (zlib.error, zstandard.ZstdError):
+        return None
+    return body if encoding is None else None
 
 
 async def _answer(send: Send, status: int, text: str) -> None:

@@ -116,7 +116,7 @@ def test_repetitions_inside_one_batch_make_one_event(storage: Storage) -> None:
 def test_a_batch_that_cannot_be_stored_leaves_nothing_behind(storage: Storage) -> None:
     good = admission(idempotency_key="good")
     bad = admission(idempotency_key="bad")
-    bad.lane = None  # type: ignore[assignment]  # what the database will not take
+    bad.data = None  # type: ignore[assignment]  # what the database will not take
     with pytest.raises(SQLAlchemyError):
         storage.ledger.accept([good, bad])
     for table in ("events", "deliveries", "jobs", "idempotency", "queue_depth"):

@@ -63,10 +63,10 @@ def test_a_server_that_hangs_is_given_up(redis_server: Server, redis_url: str) -
         redis_server.client() as other,
     ):
         link.ping()
-        other.execute_command("CLIENT", "PAUSE", 60_000)
+        other.execute_command("CLIENT", "PAUSE", 1_000)
         with pytest.raises(RedisUnavailable):
             link.ping()
-        other.execute_command("CLIENT", "UNPAUSE")
+        other.ping()  # is answered when the pause is over, as everything
         link.ping()
 
 

@@ -17,13 +17,15 @@ from ringbearer.domain.deliveries import DeliveryDetail, State
 from ringbearer.domain.endpoints import Endpoint, RateLimit
 from ringbearer.errors import StoreUnavailable
 from ringbearer.limits.base import RateLimiter
+from ringbearer.limits.breaker import BreakerPolicy
+from ringbearer.limits.breakers import Breakers
 from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.queue.base import Queue
 from ringbearer.queue.bell import SocketBell
 from ringbearer.queue.database import DatabaseQueue
 from ringbearer.storage.base import Storage
 from ringbearer.storage.ledger import Admission
-from ringbearer.telemetry import DeliveriesSettled, Report, StoreFailed, Telemetry
+from ringbearer.telemetry import BreakerMoved, DeliveriesSettled, Report, StoreFailed, Telemetry
 
 LONG = 60.0
 """Seconds: far longer than anything here takes; what waits so long has gone wrong."""
@@ -58,13 +60,14 @@ class Stage:
         slots: int = 64,
         grace: float = 10.0,
         ca_file: str | None = None,
+        policy: BreakerPolicy | None = None,
         queue: Callable[[Queue], Queue] = lambda queue: queue,
     ) -> None:
         self.storage = storage
         self._resources = ExitStack()
         directory = self._resources.enter_context(tempfile.TemporaryDirectory(prefix="ringbearer-"))
         self.telemetry = Telemetry()
-        for kind in (DeliveriesSettled, StoreFailed):
+        for kind in (DeliveriesSettled, StoreFailed, BreakerMoved):
             self.telemetry.listen(kind, self._heard)
         self.reports: list[Report] = []
         self._news = threading.Condition()
@@ -73,9 +76,11 @@ class Stage:
         self.cache = WebhookCacheManager(catalog=storage.catalog, telemetry=self.telemetry)
         self.cache.refresh()
         self.limiter = WatchedLimiter(DatabaseRateLimiter(storage.database))
+        self.breakers = Breakers(table=storage.breakers, telemetry=self.telemetry, policy=policy)
         self.processor = HighPerformanceWebhookProcessor(
             cache=self.cache,
             limiter=self.limiter,
+            breakers=self.breakers,
             telemetry=self.telemetry,
             refuse=Guard(allow_networks=["127.0.0.0/8"]).check_address,
             slots=slots,
@@ -164,6 +169,7 @@ class Stage:
         """What the housekeeper does in a worker process, more often."""
         while not self._ended.wait(_STAGE_SECONDS):
             try:
+                self.breakers.follow()
                 self.queue.push(self.storage.ledger.stage(now=clock.now(), limit=1_000))
             except StoreUnavailable:
                 continue

@@ -22,7 +22,8 @@ def rogues() -> Iterator[Rogues]:
 
 def _sample(url: str, *allowed: str) -> Attempt:
     target = Target(endpoint=endpoint(url=url, timeout=0.5), secrets=((SECRET, None),), version=1)
-    return send_sample(target, refuse=Guard(allow_networks=allowed).check_address, ca_file=None)
+    refuse = Guard(allow_networks=allowed).check_address
+    return send_sample(target, refuse=refuse, ca_file=None, public_url="")
 
 
 def test_a_sample_is_signed_and_its_answer_told(rogues: Rogues) -> None:

@@ -45,10 +45,11 @@ class Authority:
         ends: timedelta = _DAY,
         key: Key | None = None,
         waste: int = 0,
+        common_name: str = "receiver",
     ) -> "Issued":
         """A certificate for DNS names and IP addresses; times count from now, `waste` in bytes."""
         key = key or ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         builder = _builder(subject, self.name, key, starts=starts, ends=ends)
         builder = builder.add_extension(
             x509.SubjectAlternativeName([_name(n) for n in names]), critical=False

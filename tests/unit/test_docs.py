@@ -61,7 +61,7 @@ def test_every_metric_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     metrics = PrometheusMetrics(Telemetry(), registry=CollectorRegistry())
     with open_storage(f"sqlite:///{tmp_path / 'store.db'}", Vault([generate_key()])) as storage:
         storage.migrate()
-        rendered = metrics.render(storage.ledger, storage.scaling).decode()
+        rendered = metrics.render(storage).decode()
     families = list(text_string_to_metric_families(rendered))
     names = {
         f"{family.name}_total" if family.type == "counter" else family.name

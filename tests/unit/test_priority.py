@@ -1,14 +1,17 @@
 """Every lane gets its share of the slots, and none waits for longer than its share calls for."""
 
+import heapq
 from collections import Counter
 from itertools import pairwise
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringbearer.domain.events import LANES, Priority
-from ringbearer.priority import WEIGHTS, Shares, lane_of
+from ringbearer.domain.suppliers import Tier
+from ringbearer.priority import FIRST_COST, TIER_WEIGHTS, WEIGHTS, Costs, FairOrder, Shares, lane_of
 
 weights = st.lists(st.integers(1, 20), min_size=1, max_size=6)
 demands = st.lists(st.integers(0, 40), min_size=1, max_size=60)
@@ -80,3 +83,142 @@ def test_with_the_usual_weights_the_least_lane_is_served_once_in_every_fifteen_s
     served = [turn for turn, lane in enumerate(order) if lane == 3]
     assert {b - a for a, b in pairwise(served)} == {15}
     assert Counter(order) == {0: 80, 1: 40, 2: 20, 3: 10}
+
+
+# ── the fair order within a lane ────────────────────────────────────────────────────────────────────────────
+
+tiers = st.sampled_from(tuple(TIER_WEIGHTS))
+crowds = st.lists(st.tuples(tiers, st.integers(1, 60)), min_size=2, max_size=8)
+
+
+class Lane:
+    """A lane as the queue serves it: by rank, and of equal ranks in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.order = FairOrder()
+        self._ready: list[tuple[int, int, str]] = []
+        self._came = 0
+
+    def queue(self, supplier: str, tier: Tier, *endpoints: str) -> None:
+        for tag, endpoint in zip(self.order.tags(2, supplier, tier, endpoints), endpoints, strict=True):
+            heapq.heappush(self._ready, (tag, self._came, endpoint))
+            self._came += 1
+
+    def serve(self) -> str:
+        tag, _, endpoint = heapq.heappop(self._ready)
+        self.order.advance([(2, tag)])
+        return endpoint
+
+
+@settings(max_examples=20)
+@given(st.lists(tiers, min_size=2, max_size=5), st.randoms(use_true_random=False))
+def test_suppliers_with_work_get_their_shares_within_five_percent(
+    given_tiers: list[Tier], random: Random
+) -> None:
+    lane = Lane()
+    everybody = [(str(n), tier) for n, tier in enumerate(given_tiers)]
+    rounds = 40
+    total = int(rounds * sum(TIER_WEIGHTS[tier] for tier in given_tiers))
+    coming = [(s, tier) for s, tier in everybody for _ in range(int(rounds * 1.2 * TIER_WEIGHTS[tier]))]
+    random.shuffle(coming)
+    for supplier, tier in coming:
+        lane.queue(supplier, tier, supplier)
+    got = Counter(lane.serve() for _ in range(total))
+    for supplier, tier in everybody:
+        expected = rounds * TIER_WEIGHTS[tier]
+        assert abs(got[supplier] - expected) <= 0.05 * expected
+
+
+@settings(max_examples=30)
+@given(crowds, st.integers(0, 2_000))
+def test_a_wait_is_bounded_by_how_many_suppliers_there_are_not_by_what_they_queue(
+    given_crowds: list[tuple[Tier, int]], served: int
+) -> None:
+    """Whoever was idle waits for at most one delivery of each other, by weight, and one more."""
+    lane = Lane()
+    for number, (tier, count) in enumerate(given_crowds):
+        for _ in range(20 * count):
+            lane.queue(str(number), tier, str(number))
+    for _ in range(min(served, 19 * sum(count for _, count in given_crowds))):
+        lane.serve()
+    lane.queue("late", "standard", "late")
+    waited = 0
+    while lane.serve() != "late":
+        waited += 1
+    assert waited <= sum(TIER_WEIGHTS[tier] + 1 for tier, _ in given_crowds)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans()), max_size=60))
+def test_ranks_of_a_flow_only_grow(steps: list[tuple[int, int, bool]]) -> None:
+    order = FairOrder()
+    last: dict[tuple[int, int], int] = {}
+    for lane, number, served in steps:
+        (tag,) = order.tags(lane, str(number), "standard", (str(number),))
+        assert tag > last.get((lane, number), -1)
+        last[lane, number] = tag
+        if served:
+            order.advance([(lane, tag)])
+
+
+@given(st.integers(1, 12))
+def test_a_suppliers_endpoints_share_what_is_the_suppliers(count: int) -> None:
+    lane = Lane()
+    endpoints = [f"wide{n}" for n in range(count)]
+    for _ in range(200):
+        lane.queue("wide", "standard", *endpoints)
+        for _ in range(count):
+            lane.queue("narrow", "standard", "narrow")
+    got = Counter(lane.serve() for _ in range(100 * count))
+    assert abs(got["narrow"] - 50 * count) <= count + 1
+    assert max(got[e] for e in endpoints) - min(got[e] for e in endpoints) <= 1
+
+
+def test_a_busy_endpoint_does_not_hold_up_its_suppliers_others() -> None:
+    lane = Lane()
+    for _ in range(1_000):
+        lane.queue("studio", "standard", "busy")
+    lane.queue("studio", "standard", "quiet")
+    assert "quiet" in [lane.serve() for _ in range(2)]
+
+
+def test_what_another_process_gave_out_is_taken_over_once() -> None:
+    one, other = FairOrder(), FairOrder()
+    tags = [one.tags(2, "a", "standard", ("e",))[0] for _ in range(5)]
+    told = one.busy()
+    assert told == [(2, "a", "e", tags[-1] + FIRST_COST)]
+    assert one.busy() == []
+    other.merge(told)
+    assert other.tags(2, "a", "standard", ("e",)) == [tags[-1] + FIRST_COST]
+    other.advance([(2, 10**12)])
+    other.merge(told)
+    assert other.tags(2, "a", "standard", ("e",)) == [10**12]
+
+
+def test_the_order_forgets_whom_nobody_misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ringbearer.priority._MAX_SUPPLIERS", 10)
+    order = FairOrder()
+    for n in range(9):
+        order.tags(2, f"past{n}", "standard", ("e",))
+    order.advance([(2, FIRST_COST)])
+    for _ in range(3):
+        order.tags(2, "ahead", "standard", ("e",))
+    order.tags(2, "new", "standard", ("e",))
+    assert order.tags(2, "ahead", "standard", ("e",)) == [4 * FIRST_COST]
+    for n in range(
+        100
+    ):  # all of them ahead: the nearest are forgotten rather than that it grows without bound
+        order.tags(2, f"more{n}", "standard", ("e",))
+    assert sum(len(flows) for flows in order._flows) <= 10
+
+
+def test_costs_follow_what_is_measured_and_are_told_when_they_differ() -> None:
+    costs = Costs()
+    assert costs.news() == []
+    costs.add("e", FIRST_COST)
+    assert costs.news() == []
+    for _ in range(50):
+        costs.add("e", 10 * FIRST_COST)
+        costs.add("quick", 1)
+    assert costs.news() == [("e", 10 * FIRST_COST - 6), ("quick", 1_001)]
+    costs.add("e", 10 * FIRST_COST)
+    assert costs.news() == []

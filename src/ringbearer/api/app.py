@@ -8,7 +8,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
-from ringbearer.api import deliveries, endpoints, events, keys, pages, scaling, suppliers
+from ringbearer.api import breakers, deliveries, endpoints, events, keys, pages, scaling, suppliers
 from ringbearer.api.auth import KEY_IN_SCOPE
 from ringbearer.api.operations import allowed_methods
 from ringbearer.api.problems import Answer, Refusal, answer_to
@@ -29,8 +29,12 @@ HANDLERS = (
     endpoints.delete_endpoint,
     endpoints.rotate_secret,
     endpoints.test_endpoint,
+    endpoints.preview_endpoint,
     endpoints.enable_endpoint,
     endpoints.disable_endpoint,
+    breakers.get_breaker,
+    breakers.set_breaker,
+    breakers.list_breakers,
     events.get_event,
     deliveries.list_deliveries,
     deliveries.get_delivery,

@@ -1,105 +1,46 @@
 """Endpoints: created, seen, changed, tried, switched on and off, deleted; secrets are shown only when new."""
 
+import asyncio
 from collections.abc import Iterator
-from datetime import datetime
 from functools import partial
 from typing import Annotated
 
 import msgspec
 from litestar import Response, delete, get, patch, post
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta
 
 from ringbearer import clock, ids
 from ringbearer.api.answers import empty_answer, json_answer, page
 from ringbearer.api.auth import Action, require
-from ringbearer.api.checks import MASK, MAX_HEADERS, event_type_problems, header_problems
+from ringbearer.api.checks import MASK
+from ringbearer.api.endpoint_forms import (
+    DISABLED_BY_REQUEST,
+    EndpointChange,
+    NewEndpoint,
+    changed,
+    coherent,
+    credentials_of,
+    form_problems,
+    settings_of,
+)
 from ringbearer.api.reading import ApiRequest, Fields, Nothing, PageQuery, path_id, read_body, read_query
 from ringbearer.api.services import ApiServices
 from ringbearer.delivery import signing
-from ringbearer.domain.endpoints import (
-    DEFAULT_RETRY_SCHEDULE,
-    DEFAULT_TIMEOUT,
-    Endpoint,
-    RateLimit,
-    Signing,
-    Target,
-)
+from ringbearer.delivery.sample import SAMPLE_TYPE, preview
+from ringbearer.domain.endpoints import EVENT_TYPE, MAX_EVENT_TYPE, NO_CREDENTIALS, Endpoint, Signing, Target
 from ringbearer.domain.keys import Key
 from ringbearer.domain.times import Moment
-from ringbearer.errors import Conflict, InvalidInput, NotFound, UrlRefused
+from ringbearer.errors import Conflict, NotFound, PayloadFailed
 
 DEFAULT_GRACE = 86_400.0
 """Seconds that an old secret signs beside the new one."""
 MAX_GRACE = 30 * 86_400
 MAX_SECRETS = 5
 """Secrets that sign for one endpoint at a time: each adds to the size of every request."""
-DISABLED_BY_REQUEST = "disabled by request"
+_MASKED = frozenset({"authorization"})  # what is shown is the request, not the receiver's credentials
 
 _PATH = "/v1/suppliers/{supplier_id:str}/endpoints"
 _ONE = _PATH + "/{endpoint_id:str}"
-
-Seconds = Annotated[float, Meta(ge=1, le=7 * 86_400)]
-
-
-class EndpointChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What of an endpoint changes; what is left out stays as it is."""
-
-    url: Annotated[str | UnsetType, Meta(description="an http or https URL that the public can reach")] = (
-        UNSET
-    )
-    event_types: Annotated[
-        Annotated[tuple[str, ...], Meta(min_length=1, max_length=50)] | UnsetType,
-        Meta(
-            description="1 to 50 patterns: an event type such as booking.confirmed, all below one such as "
-            "booking.*, or * for everything"
-        ),
-    ] = UNSET
-    description: Annotated[
-        Annotated[str, Meta(max_length=500)] | UnsetType | None,
-        Meta(description="a text of at most 500 characters, or null"),
-    ] = UNSET
-    headers: Annotated[
-        dict[str, str] | UnsetType,
-        Meta(description=f"names and values of at most {MAX_HEADERS} headers that every request shall carry"),
-    ] = UNSET
-    rate_limit: Annotated[
-        RateLimit | UnsetType | None,
-        Meta(
-            description="requests (1 to 1,000,000) in any period (0.001 to 2,678,400 seconds), "
-            "or null for no limit"
-        ),
-    ] = UNSET
-    max_concurrency: Annotated[
-        Annotated[int, Meta(ge=1, le=10_000)] | UnsetType | None,
-        Meta(
-            description="how many requests may be under way at a time, from 1 to 10,000, or null for no limit"
-        ),
-    ] = UNSET
-    timeout: Annotated[
-        Annotated[float, Meta(ge=1, le=30)] | UnsetType,
-        Meta(description=f"seconds for one whole exchange, from 1 to 30 (default {DEFAULT_TIMEOUT:g})"),
-    ] = UNSET
-    retry_schedule: Annotated[
-        Annotated[tuple[Seconds, ...], Meta(max_length=20)] | UnsetType,
-        Meta(
-            description="at most 20 waits in seconds, each from 1 to 604,800, before each further try "
-            f"(default {', '.join(f'{wait:g}' for wait in DEFAULT_RETRY_SCHEDULE)})"
-        ),
-    ] = UNSET
-    enabled: Annotated[
-        bool | UnsetType, Meta(description="true or false: whether deliveries are sent, or held")
-    ] = UNSET
-
-
-class NewEndpoint(EndpointChange, kw_only=True, forbid_unknown_fields=True):
-    """A new endpoint; what is left out has its default."""
-
-    url: Annotated[str, Meta(description="an http or https URL that the public can reach")]
-    signing: Annotated[Signing, Meta(description="hmac (default) or ed25519")] = "hmac"
-    secret: Annotated[
-        Annotated[str, Meta(max_length=200)] | None,
-        Meta(description="a whsec_ secret (hmac) or whsk_ key (ed25519); null or nothing to have one made"),
-    ] = None
 
 
 class Rotation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -109,6 +50,21 @@ class Rotation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Annotated[float, Meta(ge=0, le=MAX_GRACE)],
         Meta(description=f"seconds, from 0 to {MAX_GRACE}, that the old secret signs beside the new one"),
     ] = DEFAULT_GRACE
+
+
+class PreviewBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which event is shown: one that was accepted, or one that is made up for the purpose."""
+
+    event_id: Annotated[
+        Annotated[str, Meta(pattern=r"^evt_[0-9a-f]{32}$")] | None,
+        Meta(
+            description="the id of one of the supplier's events, or nothing to make one up of type and data"
+        ),
+    ] = None
+    type: Annotated[str, Meta(description="an event type such as booking.confirmed")] = SAMPLE_TYPE
+    data: Annotated[object, Meta(description="any JSON value")] = msgspec.field(
+        default_factory=lambda: {"message": "This is a test event from Ringbearer."}
+    )
 
 
 class EndpointWithSecret(Endpoint, frozen=True, kw_only=True):
@@ -133,10 +89,11 @@ async def create_endpoint(
     require(key, Action.CHANGE_ENDPOINTS, supplier_id)
     catalog = services.storage.catalog
     await services.store(catalog.get_supplier, path_id(supplier_id, "supplier"))
-    body = await read_body(request, NewEndpoint, partial(_problems, services))
+    body = await read_body(request, NewEndpoint, partial(form_problems, services.guard))
     await services.guard.check_resolved(services.guard.check_url(body.url))
     secret = _first_secret(body)
     now = clock.to_datetime(clock.now())
+    given = settings_of(services.guard, body)
     endpoint = Endpoint(
         id=ids.endpoint(),
         supplier_id=supplier_id,
@@ -144,9 +101,10 @@ async def create_endpoint(
         public_key=_public_key(secret, body.signing),
         created_at=now,
         updated_at=now,
-        **_settings(services, body),  # type: ignore[arg-type]  # fields of the same names and types
+        **given,  # type: ignore[arg-type]  # fields of the same names and types
     )
-    await services.store(catalog.add_endpoint, endpoint, secret)
+    credentials = credentials_of(body)(NO_CREDENTIALS)
+    await services.store(catalog.add_endpoint, coherent(endpoint), secret, credentials)
     services.invalidate(supplier_id)
     shown = EndpointWithSecret(**msgspec.structs.asdict(endpoint), secret=secret)
     return json_answer(shown, 201, {"location": f"/v1/suppliers/{supplier_id}/endpoints/{endpoint.id}"})
@@ -183,22 +141,23 @@ async def change_endpoint(
     """Change what the body names; the rest stays as it is."""
     require(key, Action.CHANGE_ENDPOINTS, supplier_id)
     await _find(services, supplier_id, endpoint_id)
-    body = await read_body(request, EndpointChange, partial(_problems, services))
+    body = await read_body(request, EndpointChange, partial(form_problems, services.guard))
     services.changes.take(endpoint_id)
-    settings = _settings(services, body)
+    settings = settings_of(services.guard, body)
     if isinstance(body.url, str):
         await services.guard.check_resolved(services.guard.check_url(body.url))
     now = clock.to_datetime(clock.now())
-    changed = await services.store(
+    after = await services.store(
         services.storage.catalog.change_endpoint,
         supplier_id,
         endpoint_id,
-        lambda endpoint: _changed(endpoint, settings, now),
+        lambda endpoint: changed(endpoint, settings, now),
+        credentials=credentials_of(body),
     )
     services.invalidate(supplier_id)
     if body.enabled is not UNSET:
         await services.settle()
-    return json_answer(_shown(changed, key))
+    return json_answer(_shown(after, key))
 
 
 @delete(_ONE)
@@ -260,6 +219,30 @@ async def test_endpoint(
     return json_answer(await services.tester(target))
 
 
+@post(_ONE + "/preview")
+async def preview_endpoint(
+    supplier_id: str, endpoint_id: str, request: ApiRequest, key: Key, services: ApiServices
+) -> Response[bytes]:
+    """Show the request that an event would make now; nothing is sent."""
+    require(key, Action.CHANGE_ENDPOINTS, supplier_id)
+    target = await _target(services, supplier_id, endpoint_id)
+    body = await read_body(request, PreviewBody, _preview_problems)
+    event_type, data = body.type, msgspec.json.encode(body.data).decode()
+    if body.event_id is not None:
+        event, _ = await services.store(services.storage.history.get_event, body.event_id)
+        if event.supplier_id != supplier_id:
+            raise NotFound(f"there is no event {body.event_id!r}, or its retention has ended")
+        event_type, data = event.type, bytes(event.data).decode()
+    try:
+        shown = await asyncio.to_thread(
+            preview, target, event_type=event_type, data=data, public_url=services.public_url
+        )
+    except PayloadFailed as error:
+        raise Conflict(f"the event cannot be brought into the endpoint's form: {error}") from None
+    headers = {name: MASK if name.lower() in _MASKED else value for name, value in shown.headers.items()}
+    return json_answer(msgspec.structs.replace(shown, headers=headers))
+
+
 @post(_ONE + "/enable")
 async def enable_endpoint(
     supplier_id: str, endpoint_id: str, request: ApiRequest, key: Key, services: ApiServices
@@ -304,6 +287,16 @@ async def _target(services: ApiServices, supplier_id: str, endpoint_id: str) -> 
     return target
 
 
+def _preview_problems(fields: Fields) -> Iterator[tuple[str, str]]:
+    event_type = fields.get("type", SAMPLE_TYPE)
+    if (
+        not isinstance(event_type, str)
+        or len(event_type) > MAX_EVENT_TYPE
+        or not EVENT_TYPE.fullmatch(event_type)
+    ):
+        yield "/type", "expected an event type such as booking.confirmed"
+
+
 def _first_secret(body: NewEndpoint) -> str:
     if body.secret is None:
         return signing.generate_secret(body.signing)
@@ -323,46 +316,3 @@ def _shown(endpoint: Endpoint, key: Key) -> Endpoint:
     if key.scope != "read":
         return endpoint
     return msgspec.structs.replace(endpoint, headers=dict.fromkeys(endpoint.headers, MASK))
-
-
-_SETTINGS = tuple(field.name for field in msgspec.structs.fields(EndpointChange))
-
-
-def _settings(services: ApiServices, body: EndpointChange) -> dict[str, object]:
-    """The fields of an Endpoint that the body sets."""
-    given: dict[str, object] = {
-        name: value for name in _SETTINGS if (value := getattr(body, name)) is not UNSET
-    }
-    if isinstance(body.url, str):
-        given["url"] = services.guard.check_url(body.url)
-    if isinstance(body.event_types, tuple):
-        given["event_types"] = tuple(dict.fromkeys(body.event_types))
-    if isinstance(body.enabled, bool):
-        given["disabled_reason"] = None if body.enabled else DISABLED_BY_REQUEST
-    return given
-
-
-def _changed(endpoint: Endpoint, settings: dict[str, object], now: datetime) -> Endpoint:
-    if endpoint.disabled_reason is not None and settings.get("enabled") is False:
-        settings = settings | {"disabled_reason": endpoint.disabled_reason}
-    return msgspec.structs.replace(endpoint, updated_at=now, **settings)
-
-
-def _problems(services: ApiServices, fields: Fields) -> Iterator[tuple[str, str]]:
-    url, types, headers = fields.get("url"), fields.get("event_types"), fields.get("headers")
-    if isinstance(url, str):
-        try:
-            services.guard.check_url(url)
-        except UrlRefused as refused:
-            yield from refused.problems
-    if isinstance(types, tuple):
-        yield from event_type_problems(types)
-    if isinstance(headers, dict):
-        yield from header_problems(headers)
-    secret = fields.get("secret")
-    if isinstance(secret, str):
-        kind: Signing = "ed25519" if fields.get("signing") == "ed25519" else "hmac"
-        try:
-            signing.validate_secret(secret, kind)
-        except InvalidInput as error:
-            yield from error.problems

@@ -6,19 +6,22 @@ from dataclasses import KW_ONLY, dataclass, field
 import msgspec
 
 from ringbearer.api.answers import Page
+from ringbearer.api.breakers import Breaker, BreakerChange
 from ringbearer.api.deliveries import (
     DeliveriesQuery,
     ReplayBody,
     ReplayProgress,
     ReplayStarted,
 )
-from ringbearer.api.endpoints import EndpointChange, EndpointWithSecret, NewEndpoint, NewSecret, Rotation
+from ringbearer.api.endpoint_forms import EndpointChange, NewEndpoint
+from ringbearer.api.endpoints import EndpointWithSecret, NewSecret, PreviewBody, Rotation
 from ringbearer.api.events import EventDetail
 from ringbearer.api.ingest import BatchAnswer
 from ringbearer.api.keys import KeyWithText, NewKey
 from ringbearer.api.reading import PageQuery
 from ringbearer.api.scaling import Scaling, ScalingChange
 from ringbearer.api.suppliers import SupplierBody
+from ringbearer.delivery.sample import Preview
 from ringbearer.domain.deliveries import Attempt, Delivery, DeliveryDetail
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.domain.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_DATA_BYTES, NewEvent
@@ -47,6 +50,10 @@ class SupplierPage(Page[Supplier]):
 
 class EndpointPage(Page[Endpoint]):
     """A part of the list of a supplier's endpoints."""
+
+
+class BreakerPage(Page[Breaker]):
+    """A part of the list of circuits that are not closed."""
 
 
 class DeliveryPage(Page[Delivery]):
@@ -252,6 +259,18 @@ MANAGEMENT: tuple[Operation, ...] = (
     ),
     Operation(
         "POST",
+        _ENDPOINT + "/preview",
+        "previewEndpoint",
+        "Endpoints",
+        "Show the request that an event would make, signed and in the endpoint's form; nothing is sent.",
+        {200: Preview},
+        keys=_OWNERS,
+        body=PreviewBody,
+        body_required=False,
+        problems=(404, 409),
+    ),
+    Operation(
+        "POST",
         _ENDPOINT + "/enable",
         "enableEndpoint",
         "Endpoints",
@@ -269,6 +288,33 @@ MANAGEMENT: tuple[Operation, ...] = (
         {200: Endpoint},
         keys=_OWNERS,
         problems=_CHANGE,
+    ),
+    _get(
+        _ENDPOINT + "/breaker",
+        "getBreaker",
+        "Endpoints",
+        "See where an endpoint's circuit breaker stands.",
+        Breaker,
+        problems=(404,),
+    ),
+    Operation(
+        "POST",
+        _ENDPOINT + "/breaker",
+        "setBreaker",
+        "Endpoints",
+        "Keep an endpoint's circuit open or closed, or let it find out for itself again.",
+        {200: Breaker},
+        keys="admin",
+        body=BreakerChange,
+        problems=_CHANGE,
+    ),
+    _get(
+        "/v1/breakers",
+        "listBreakers",
+        "Endpoints",
+        "List the circuits that are not closed.",
+        BreakerPage,
+        query=PageQuery,
     ),
     _get(
         "/v1/events/{event_id}",

@@ -36,7 +36,7 @@ class Probes:
                 send, 200 if failing is None else 503, b"application/json", msgspec.json.encode(body)
             )
         elif path == "/metrics":
-            page = await asyncio.to_thread(self._metrics.render, self._storage.ledger, self._storage.scaling)
+            page = await asyncio.to_thread(self._metrics.render, self._storage)
             await _answer(send, 200, CONTENT_TYPE_LATEST.encode(), page)
         else:
             return False

@@ -25,8 +25,8 @@ Fields = Mapping[str, object]
 
 MAX_DEPTH = 32
 """How deep a request's JSON may be nested; far below what any parser's stack takes."""
-FREE_FORM = frozenset({"metadata"})
-"""Fields that may hold line ends: they are the user's own, and always stored and shown as JSON."""
+FREE_FORM = frozenset({"metadata", "ca", "client_certificate", "client_key"})
+"""Fields that may hold line ends: they are PEM or the user's own, and always stored and shown as JSON."""
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHOWN = 100  # characters of a wrong name that the answer repeats

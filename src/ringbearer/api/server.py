@@ -93,6 +93,7 @@ async def _serve(services: Services) -> None:
     leadership = services.leadership(STEERING, [scaler])
     publisher.start()
     services.cache.start()
+    services.order.start()
     signals.start()
     presence.start()
     leadership.start()
@@ -101,6 +102,7 @@ async def _serve(services: Services) -> None:
     finally:
         await leadership.stop()
         await presence.stop()
+        await services.order.stop()
         await signals.stop()
         await publisher.stop()
 
@@ -114,7 +116,11 @@ class Front:
 
         async def send_test(target: Target) -> Attempt:
             return await asyncio.to_thread(
-                send_sample, target, refuse=services.guard.check_address, ca_file=services.ca_file
+                send_sample,
+                target,
+                refuse=services.guard.check_address,
+                ca_file=services.ca_file,
+                public_url=settings.public_url or "",
             )
 
         async def reconcile() -> None:
@@ -133,6 +139,7 @@ class Front:
                 scaler=scaler,
                 invalidate=lambda supplier_id: services.cache.invalidate([supplier_id]),
                 wake=lambda: services.queue.push(1),
+                public_url=settings.public_url or "",
                 changes_per_minute=settings.changes_per_minute,
             )
         )

@@ -75,6 +75,8 @@ class ApiServices:
     """Called with a supplier's id after it or one of its endpoints changed."""
     wake: Callable[[], None] = lambda: None
     """Called after deliveries were made ready, so that workers look for them at once."""
+    public_url: str = ""
+    """Where receivers find this service, for links; empty when that is not known."""
     changes_per_minute: int = 5
     """Changes of one endpoint in a minute; 0 for any number."""
     max_body_bytes: int = MAX_BODY_BYTES

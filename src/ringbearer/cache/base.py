@@ -7,7 +7,7 @@ is never the staler, and a tier never lets go of a newer one for an older one.
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -35,6 +35,10 @@ class TierState(msgspec.Struct, frozen=True):
     max_bytes: int | None = None
 
 
+Since = Callable[[int], Collection[str]]
+"""The suppliers that changed after a version, up to now. Asks the store at most once for each version."""
+
+
 class Tier(ABC):
     """A place that entries are read from and written to in batches. Safe to use from several threads."""
 
@@ -53,12 +57,16 @@ class Tier(ABC):
         """Keep these unless something newer is known; returns how many were kept. Never raises."""
 
     @abstractmethod
-    def forget(self, supplier_ids: Sequence[str], *, version: int | None = None) -> None:
-        """Drop these; with a version, only what does not reflect it. Never raises."""
+    def follow(self, version: int, since: Since) -> None:
+        """Learn that the store is at this version, and drop what changed on the way there.
+
+        A version below the last one means that the store was replaced: everything is dropped. A tier that is away
+        catches up later; until then it knows nothing. Raises only what `since` raises.
+        """
 
     @abstractmethod
-    def clear(self) -> None:
-        """Drop everything. Never raises."""
+    def forget(self, supplier_ids: Sequence[str]) -> None:
+        """Drop these, where that is only this process's business. Never raises."""
 
     @abstractmethod
     def state(self) -> TierState:

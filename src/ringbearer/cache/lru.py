@@ -4,8 +4,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from ringbearer.cache.base import Entry, Tier, TierState
+from ringbearer.cache.base import Entry, Since, Tier, TierState
 
+_MOST_CHANGED = 10_000
+"""Suppliers whose last change is remembered, so that a load that it overtook is refused."""
 _UNKNOWN_SHARE = 8
 """Suppliers that do not exist may take one entry in so many: asking for them drives out nobody who does."""
 
@@ -22,8 +24,13 @@ class LruTier(Tier):
         self._bytes = 0
         self._max_bytes = max_bytes
         self._max_entries = max_entries
+        self._version: int | None = None
+        self._changed: dict[str, int] = {}  # at which version at the latest, of those that changed lately
+        self._floor = 0  # and below this version anything may have changed
         self.evictions = 0
         """Entries that had to make room since the start."""
+        self.overtaken: set[str] = set()
+        """Suppliers that a change drove out: wanted, and to be read anew. Whoever does so empties it."""
 
     def __repr__(self) -> str:
         return f"<LruTier with {len(self)} of {self._max_entries} entries, {self._bytes} bytes>"
@@ -48,7 +55,7 @@ class LruTier(Tier):
         found = {}
         for supplier_id in supplier_ids:
             entry = self.peek(supplier_id)
-            if entry is not None and entry.version >= version:
+            if entry is not None and (entry.version >= version or version <= (self._version or 0)):
                 found[supplier_id] = entry
         return found
 
@@ -57,7 +64,8 @@ class LruTier(Tier):
         with self._lock:
             for supplier_id, entry in entries.items():
                 before = self._known.get(supplier_id) or self._unknown.get(supplier_id)
-                if before is not None and before.version > entry.version:
+                least = self._changed.get(supplier_id, self._floor)
+                if entry.version < (max(least, before.version) if before is not None else least):
                     continue
                 self._drop(supplier_id)
                 if entry.weight > self._max_bytes:
@@ -67,18 +75,33 @@ class LruTier(Tier):
             self._evict()
         return kept
 
-    def forget(self, supplier_ids: Sequence[str], *, version: int | None = None) -> None:
+    def follow(self, version: int, since: Since) -> None:
+        known = self._version
+        changed = since(known) if known is not None and version > known else ()
+        with self._lock:
+            self._version = version
+            if known is None or version < known:  # what is here has nothing to be compared with
+                self._known.clear()
+                self._unknown.clear()
+                self._changed.clear()
+                self._bytes, self._floor = 0, version
+            for supplier_id in changed:
+                self._overtake(supplier_id, version)
+                self._changed[supplier_id] = version
+            if len(self._changed) > _MOST_CHANGED:
+                self._changed.clear()
+                self._floor = version
+
+    def forget(self, supplier_ids: Sequence[str]) -> None:
         with self._lock:
             for supplier_id in supplier_ids:
-                entry = self._known.get(supplier_id) or self._unknown.get(supplier_id)
-                if entry is not None and (version is None or entry.version < version):
-                    self._drop(supplier_id)
+                self._overtake(supplier_id, None)
 
-    def clear(self) -> None:
+    def expire(self, supplier_ids: Sequence[str]) -> None:
+        """Drop these, whose time is over."""
         with self._lock:
-            self._known.clear()
-            self._unknown.clear()
-            self._bytes = 0
+            for supplier_id in supplier_ids:
+                self._drop(supplier_id)
 
     def state(self) -> TierState:
         return TierState(len(self), self._bytes, self._max_entries, self._max_bytes)
@@ -99,6 +122,12 @@ class LruTier(Tier):
     def _put(self, supplier_id: str, entry: Entry) -> None:
         (self._unknown if entry.value is None else self._known)[supplier_id] = entry
         self._bytes += entry.weight
+
+    def _overtake(self, supplier_id: str, version: int | None) -> None:
+        entry = self._known.get(supplier_id) or self._unknown.get(supplier_id)
+        if entry is not None and (version is None or entry.version < version):
+            self._drop(supplier_id)
+            self.overtaken.add(supplier_id)
 
     def _drop(self, supplier_id: str) -> None:
         entry = self._known.pop(supplier_id, None) or self._unknown.pop(supplier_id, None)

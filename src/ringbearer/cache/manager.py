@@ -151,7 +151,7 @@ class WebhookCacheManager:
 
     def _reload(self) -> None:
         """Read anew what a change drove out of memory, ahead of whoever asks next."""
-        overtaken = self._reader.overtaken
+        overtaken = self._l1.overtaken
         wanted = [overtaken.pop() for _ in range(min(len(overtaken), _MOST_RELOADED))]
         self._reader.load(wanted)
 

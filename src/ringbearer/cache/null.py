@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ringbearer.cache.base import Entry, Tier, TierState
+from ringbearer.cache.base import Entry, Since, Tier, TierState
 
 
 class NullTier(Tier):
@@ -19,11 +19,11 @@ class NullTier(Tier):
     def write(self, entries: Mapping[str, Entry]) -> int:
         return 0
 
-    def forget(self, supplier_ids: Sequence[str], *, version: int | None = None) -> None:
-        """Nothing is there."""
+    def follow(self, version: int, since: Since) -> None:
+        """Nothing to do: nothing is there."""
 
-    def clear(self) -> None:
-        """Nothing is there."""
+    def forget(self, supplier_ids: Sequence[str]) -> None:
+        """Nothing to do: nothing is there."""
 
     def state(self) -> TierState:
         return TierState(entries=0, bytes=0)

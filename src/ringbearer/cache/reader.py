@@ -4,6 +4,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 from ringbearer import clock
 from ringbearer.cache.base import Entry, Tier
@@ -44,8 +45,6 @@ class Reader:
         self.tallies = {"l1": Tally(), "l2": Tally(), "l3": Tally()}
         self.peeks = 0
         """Peeks that found something; counted apart, since they take no lock."""
-        self.overtaken: set[str] = set()
-        """Suppliers that were in memory when a change made them go: wanted, and to be read anew."""
         self.mask = 0
         """Of references whose hash has none of these bits, the supplier goes to `seen`."""
         self.seen: deque[str] = deque(maxlen=_MAX_SEEN)
@@ -117,7 +116,7 @@ class Reader:
         doubted = list(supplier_ids)
         self._doubt_all(doubted)
         self._flights.spoil(doubted)
-        self._forget(doubted)
+        self._l1.forget(doubted)
 
     def refresh(self) -> set[str]:
         """Look at the store's version, and forget what changed since the last time; returns which suppliers.
@@ -126,16 +125,15 @@ class Reader:
         """
         with self._refreshing:
             began, doubts = clock.monotonic(), next(self._doubt)
-            version = self._catalog.version()
-            known, changed = self.version, set[str]()
-            if known is None or version < known:  # what was read before has nothing to be compared with
+            version, known = self._catalog.version(), self.version
+            since = cache(self._catalog.changed_since)
+            changed = since(known) if known is not None and version > known else set[str]()
+            if known is None or version < known:
                 self._flights.spoil_all()
-                self._l1.clear()
-            elif version > known:
-                changed = self._catalog.changed_since(known)
-                self._flights.spoil(changed)
-                self._forget(list(changed), version)
+            self._flights.spoil(changed)
+            self._l1.follow(version, since)
             self.version = version
+            self._l2.follow(version, since)
             self._confirmed, self._trusted = began, True
             for supplier_id, number in list(self._doubts.items()):
                 if number < doubts:
@@ -181,11 +179,6 @@ class Reader:
             tally.hits += len(found)
             tally.misses += len(supplier_ids) - len(found)
         return found
-
-    def _forget(self, supplier_ids: Sequence[str], version: int | None = None) -> None:
-        held = [supplier_id for supplier_id in supplier_ids if self._l1.has(supplier_id)]
-        self._l1.forget(held, version=version)
-        self.overtaken.update(key for key in held if not self._l1.has(key))
 
     def _doubt_all(self, supplier_ids: Iterable[str]) -> None:
         number = next(self._doubt)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from ringbearer import clock
-from ringbearer.cache.base import Entry, Tier, TierState, weigh
+from ringbearer.cache.base import Entry, Since, Tier, TierState, weigh
 from ringbearer.errors import StoreUnavailable
 from ringbearer.storage.catalog import Catalog
 
@@ -37,11 +37,11 @@ class StoreTier(Tier):
     def write(self, entries: Mapping[str, Entry]) -> int:
         return 0
 
-    def forget(self, supplier_ids: Sequence[str], *, version: int | None = None) -> None:
-        """Nothing: it is always right."""
+    def follow(self, version: int, since: Since) -> None:
+        """Nothing to do: it is always right."""
 
-    def clear(self) -> None:
-        """Nothing: it is always right."""
+    def forget(self, supplier_ids: Sequence[str]) -> None:
+        """Nothing to do: it is always right."""
 
     def state(self) -> TierState:
         return TierState()

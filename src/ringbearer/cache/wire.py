@@ -9,6 +9,7 @@ import select
 import socket
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 from ringbearer.queue.bell import Bell
 
@@ -47,11 +48,10 @@ class Waker:
         with contextlib.suppress(OSError):  # it was woken often enough, or is closed
             self._waker.send(b"!")
 
-    def wait(self, descriptor: int | None, timeout: float) -> bool:
-        """Sleep for at most `timeout` seconds, until the descriptor is readable or `wake` is called."""
+    def wait(self, descriptors: Iterable[int], timeout: float) -> bool:
+        """Sleep for at most `timeout` seconds, until a descriptor is readable or `wake` is called."""
         poll = select.poll()  # select() knows no descriptors from 1,024 on
-        poll.register(self._woken, select.POLLIN)
-        if descriptor is not None:
+        for descriptor in (self._woken.fileno(), *descriptors):
             poll.register(descriptor, select.POLLIN)
         heard = bool(poll.poll(timeout * 1000))
         with contextlib.suppress(BlockingIOError):
@@ -66,25 +66,28 @@ class Waker:
 
 
 class BellWire(Wire):
-    """Over a bell of its own: a datagram on one machine, NOTIFY on PostgreSQL."""
+    """Over bells of its own, one at least: a datagram on one machine, NOTIFY on PostgreSQL, a channel of Redis."""
 
-    def __init__(self, bell: Bell) -> None:
-        self._bell = bell
+    def __init__(self, *bells: Bell) -> None:
+        self._bells = bells
         self._waker = Waker()
 
     def announce(self) -> None:
-        self._bell.ring()
+        for bell in self._bells:
+            bell.ring()
 
     def wait(self, timeout: float) -> bool:
-        heard = self._waker.wait(self._bell.fileno(), timeout)
-        self._bell.hush()  # also connects anew what was lost
+        heard = self._waker.wait([ear for bell in self._bells if (ear := bell.fileno()) is not None], timeout)
+        for bell in self._bells:
+            bell.hush()  # also connects anew what was lost
         return heard
 
     def wake(self) -> None:
         self._waker.wake()
 
     def close(self) -> None:
-        self._bell.close()
+        for bell in self._bells:
+            bell.close()
         self._waker.close()
 
 

@@ -1,17 +1,18 @@
-"""Commands for endpoints: list, show, create, update, delete, rotate-secret, test, enable, disable."""
+"""Commands for endpoints: list, show, create, update, delete, rotate-secret, test, preview, enable, …"""
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import msgspec
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Parameter
 
 from ringbearer.cli import output
 from ringbearer.cli.client import DEFAULT_CONNECTION, Connection, Page, decode, path
 from ringbearer.cli.inputs import read_value
-from ringbearer.cli.options import All, Json, Limit, duration, examples, pairs
+from ringbearer.cli.options import All, Json, Limit, duration, examples
+from ringbearer.cli.wishes import ENDPOINT, NO_WISHES, Wishes
 from ringbearer.domain.deliveries import Attempt
-from ringbearer.domain.endpoints import Endpoint, RateLimit, Signing
+from ringbearer.domain.endpoints import Endpoint, Signing
+from ringbearer.domain.times import Moment
 from ringbearer.errors import InvalidInput
 
 app = App(
@@ -23,8 +24,6 @@ app = App(
     ),
     default_parameter=Parameter(negative=()),
 )
-
-ENDPOINT = Group("Endpoint", sort_key=10)
 
 SupplierId = Annotated[str, Parameter(help="Id of the supplier.")]
 EndpointId = Annotated[str, Parameter(help="Id of the endpoint, ep_….")]
@@ -42,45 +41,16 @@ class NewSecret(msgspec.Struct):
     secret: str
 
 
-@Parameter(name="*", group=ENDPOINT)
-@dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """What may be set when an endpoint is made and changed later; None is unset."""
+class Breaker(msgspec.Struct, kw_only=True):
+    """What the API answers of a circuit breaker, as far as it is shown."""
 
-    event_types: Annotated[
-        list[str] | None,
-        Parameter(name="--event-types", help="Types it wants, comma-separated or repeated: a.b, a.*, *."),
-    ] = None
-    description: Annotated[str | None, Parameter(name="--description", help="A note for people.")] = None
-    headers: Annotated[
-        list[str] | None, Parameter(name="--header", help="Header to send along, 'name: value'; repeatable.")
-    ] = None
-    rate_limit: Annotated[
-        str | None, Parameter(name="--rate-limit", help="Sends in a period, such as 100/60s.")
-    ] = None
-    max_concurrency: Annotated[
-        int | None, Parameter(name="--max-concurrency", help="Sends at the same time.")
-    ] = None
-    timeout: Annotated[
-        str | None, Parameter(name="--timeout", help="Time for the whole exchange, such as 10s.")
-    ] = None
-    retry_schedule: Annotated[
-        str | None,
-        Parameter(name="--retry-schedule", help="Waits before each further try, such as 5s,5m,30m,2h."),
-    ] = None
-
-    def body(self) -> dict[str, object]:
-        """The wishes that were given, in the words of the API; InvalidInput when one is malformed."""
-        wishes: dict[str, object] = {
-            "event_types": _words(self.event_types),
-            "description": self.description,
-            "headers": pairs(self.headers, ":", "header"),
-            "rate_limit": None if self.rate_limit is None else rate(self.rate_limit),
-            "max_concurrency": self.max_concurrency,
-            "timeout": None if self.timeout is None else duration(self.timeout),
-            "retry_schedule": None if self.retry_schedule is None else _durations(self.retry_schedule),
-        }
-        return {name: value for name, value in wishes.items() if value is not None}
+    id: str
+    state: str
+    forced: bool
+    since: Moment | None
+    opened: int
+    reason: str | None
+    next_probe: Moment | None
 
 
 @app.command(name="list", help_epilogue=examples("ringbearer endpoints list lumen-photo"))
@@ -133,7 +103,7 @@ def create(
     url: Annotated[str, Parameter(help="Where to send: https://….")],
     /,
     *,
-    wishes: Wishes = Wishes(),
+    wishes: Wishes = NO_WISHES,
     secret: Annotated[
         str | None,
         Parameter(
@@ -175,9 +145,21 @@ def update(
     /,
     *,
     url: Annotated[str | None, Parameter(group=ENDPOINT, help="A new address.")] = None,
-    wishes: Wishes = Wishes(),
+    wishes: Wishes = NO_WISHES,
     clear: Annotated[
-        list[Literal["description", "rate_limit", "max_concurrency"]] | None,
+        list[
+            Literal[
+                "auth",
+                "ca",
+                "client_certificate",
+                "compression",
+                "description",
+                "fields",
+                "max_concurrency",
+                "rate_limit",
+            ]
+        ]
+        | None,
         Parameter(group=ENDPOINT, help="Have no such thing any more; repeatable."),
     ] = None,
     json: Json = False,
@@ -258,6 +240,66 @@ def send_sample(
     return 0 if attempt.status_code is not None and 200 <= attempt.status_code < 300 else 1
 
 
+class Preview(msgspec.Struct):
+    """What the API answers to `preview`."""
+
+    url: str
+    headers: dict[str, str]
+    body: str
+    size: int
+
+
+@app.command(
+    name="preview",
+    help_epilogue=examples(
+        "ringbearer endpoints preview lumen-photo ep_0197…",
+        "ringbearer endpoints preview lumen-photo ep_0197… --event evt_0197…",
+        "ringbearer endpoints preview lumen-photo ep_0197… --type booking.confirmed --data @booking.json",
+    ),
+)
+def show_request(
+    supplier: SupplierId,
+    endpoint: EndpointId,
+    /,
+    *,
+    event: Annotated[str | None, Parameter(group=ENDPOINT, help="An event that was accepted, evt_….")] = None,
+    type_: Annotated[
+        str | None, Parameter(name="--type", group=ENDPOINT, help="Type of an event that is made up.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        Parameter(group=ENDPOINT, allow_leading_hyphen=True, help="Its data, JSON; @FILE or - reads it."),
+    ] = None,
+    json: Json = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> None:
+    """Show the request that an event would make; nothing is sent."""
+    body: dict[str, object] = {}
+    if event is not None:
+        body["event_id"] = event
+    if type_ is not None:
+        body["type"] = type_
+    if data is not None:
+        try:
+            body["data"] = msgspec.json.decode(read_value(data))
+        except msgspec.DecodeError as error:
+            raise InvalidInput(f"--data is not JSON: {error}") from None
+    with connection.open() as client:
+        answer = client.send("POST", _path(supplier, endpoint, "preview"), body)
+    if json:
+        output.print_json(answer)
+        return
+    shown = decode(answer, Preview)
+    output.print_fields(
+        (
+            ("url", shown.url),
+            ("headers", "\n".join(f"{name}: {value}" for name, value in shown.headers.items())),
+            ("body", shown.body),
+            ("bytes sent", shown.size),
+        )
+    )
+
+
 @app.command(help_epilogue=examples("ringbearer endpoints enable lumen-photo ep_0197…"))
 def enable(
     supplier: SupplierId, endpoint: EndpointId, /, *, connection: Connection = DEFAULT_CONNECTION
@@ -278,30 +320,56 @@ def disable(
     output.note(f"{endpoint} is disabled; its deliveries are held")
 
 
-def rate(text: str) -> RateLimit:
-    """`100/60s` as a rate limit; raises InvalidInput when it is written otherwise."""
-    requests, slash, period = text.partition("/")
-    if not slash or not requests.strip().isdecimal():
-        raise InvalidInput(f"{text!r} is not a rate such as 100/60s")
-    return RateLimit(requests=int(requests), period=duration(period.strip()))
+@app.command(
+    help_epilogue=examples(
+        "ringbearer endpoints breaker lumen-photo ep_0197…",
+        "ringbearer endpoints breaker lumen-photo ep_0197… --set open",
+        "ringbearer endpoints breaker lumen-photo ep_0197… --set auto",
+    )
+)
+def breaker(
+    supplier: SupplierId,
+    endpoint: EndpointId,
+    /,
+    *,
+    to: Annotated[
+        Literal["open", "closed", "auto"] | None,
+        Parameter(name="--set", group=ENDPOINT, help="Force it open or closed, or take that back."),
+    ] = None,
+    json: Json = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> None:
+    """Show where an endpoint's circuit breaker stands, or force it open or closed."""
+    where = _path(supplier, endpoint, "breaker")
+    with connection.open() as client:
+        answer = client.send("GET", where) if to is None else client.send("POST", where, {"state": to})
+    if json:
+        output.print_json(answer)
+        return
+    shown = decode(answer, Breaker)
+    output.print_fields(
+        (
+            ("endpoint", shown.id),
+            ("state", shown.state.replace("_", "-") + (", by an operator" if shown.forced else "")),
+            ("since", None if shown.since is None else output.exactly(shown.since)),
+            ("reason", shown.reason),
+            ("opened in a row", shown.opened or None),
+            ("next probe", None if shown.next_probe is None else output.exactly(shown.next_probe)),
+        )
+    )
 
 
 def _path(supplier: str, endpoint: str, *action: str) -> str:
     return path("suppliers", supplier, "endpoints", endpoint, *action)
 
 
-def _words(texts: list[str] | None) -> list[str] | None:
-    if texts is None:
-        return None
-    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
-
-
-def _durations(text: str) -> list[float]:
-    return [duration(part.strip()) for part in text.split(",") if part.strip()]
-
-
 def _state(endpoint: Endpoint) -> str:
     return "ok" if endpoint.enabled else "disabled"
+
+
+def _auth(endpoint: Endpoint) -> str | None:
+    auth = endpoint.auth
+    return None if auth is None else f"basic, as {auth.username}"
 
 
 def _print(answer: bytes, json: bool) -> None:
@@ -323,6 +391,15 @@ def _print(answer: bytes, json: bool) -> None:
             ("rate limit", None if limit is None else f"{limit.requests} in {output.span(limit.period)}"),
             ("at the same time", endpoint.max_concurrency),
             ("timeout", output.span(endpoint.timeout)),
+            ("payload", endpoint.payload),
+            ("fields", endpoint.fields),
+            ("compression", endpoint.compression),
+            ("ordering", endpoint.ordering),
+            ("http version", endpoint.http_version),
+            ("tls at least", endpoint.tls_min),
+            ("own authorities", endpoint.ca),
+            ("client certificate", endpoint.client_certificate),
+            ("auth", _auth(endpoint)),
             ("tries again after", ", ".join(output.span(wait) for wait in endpoint.retry_schedule)),
             ("signing", endpoint.signing),
             ("public key", endpoint.public_key),

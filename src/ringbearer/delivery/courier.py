@@ -16,6 +16,7 @@ import pycurl
 
 from ringbearer import clock
 from ringbearer.delivery.outcome import Exchange
+from ringbearer.domain.endpoints import HttpVersion, TlsVersion
 
 MAX_ANSWER = 64 * 1024
 """Bytes of an answer's body that are read before the connection is given up."""
@@ -33,18 +34,47 @@ _WATCH = {
     pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
 }
 _READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
+_HTTP_VERSIONS: dict[HttpVersion, int] = {
+    "auto": pycurl.CURL_HTTP_VERSION_2TLS,
+    "1.1": pycurl.CURL_HTTP_VERSION_1_1,
+    "3": pycurl.CURL_HTTP_VERSION_3,  # where the receiver speaks it, else as with auto
+}
+_TLS_VERSIONS: dict[TlsVersion, int] = {"1.2": pycurl.SSLVERSION_TLSv1_2, "1.3": pycurl.SSLVERSION_TLSv1_3}
 _BAD = pycurl.SOCKET_BAD
 _WEIRD_SERVER_REPLY = 8  # CURLE_WEIRD_SERVER_REPLY
 
 
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """How one receiver wants to be connected to, where that is not the usual way.
+
+    `ca` replaces the usual authorities; `certificate` and `key` are shown when the receiver asks for one; all
+    three are PEM. libcurl keeps a connection, and a TLS session to resume, only for exchanges with the same of
+    all of this: nothing that is sent for one endpoint travels under another's certificate.
+    """
+
+    http_version: HttpVersion = "auto"
+    tls_min: TlsVersion = "1.2"
+    ca: bytes | None = None
+    certificate: bytes | None = None
+    key: bytes | None = None
+
+    def __repr__(self) -> str:
+        shown = "with" if self.certificate else "without"
+        return f"<Way by HTTP {self.http_version}, TLS {self.tls_min}, {shown} certificate>"
+
+
 class Order(msgspec.Struct, gc=False):
-    """One exchange to make: `token` comes back with its result. `timeout` in seconds, for all of it."""
+    """One exchange to make: `token` comes back with its result. `timeout` in seconds, for all of it.
+
+    `way` is None for the usual one.
+    """
 
     token: object
     url: str
     headers: list[str]
     body: bytes
     timeout: float
+    way: Way | None = None
 
 
 class Return(msgspec.Struct, gc=False):
@@ -77,6 +107,7 @@ class _Slot:
         "started_at",
         "trouble",
         "waits",
+        "way",
     )
 
     def __init__(
@@ -96,6 +127,7 @@ class _Slot:
         self.opened: socket.socket | None = None
         self.waits = False
         self.again = False
+        self.way: Way | None = None
 
     def empty(self) -> None:
         """Forget the last exchange."""
@@ -132,7 +164,8 @@ class _Slot:
         try:
             opened = socket.socket(family, kind, protocol)
             self.opened = opened
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNHEARD_SECONDS * 1000)
+            if kind == socket.SOCK_STREAM:  # QUIC has a clock of its own
+                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNHEARD_SECONDS * 1000)
         except OSError as error:  # too many open files, say; what is raised here would only be printed
             self.trouble = f"no socket: {error.strerror}"
             return _BAD
@@ -141,7 +174,8 @@ class _Slot:
 
     def duplicated(self, descriptor: int, _purpose: int) -> int:
         """pycurl gave libcurl a duplicate of the socket, which is all that should be left of it."""
-        self.connected(descriptor)
+        if self.opened is None or self.opened.type == socket.SOCK_STREAM:
+            self.connected(descriptor)
         self.close_opened()
         return 0
 
@@ -223,7 +257,12 @@ class Courier:
             curl.setopt(pycurl.POSTFIELDS, order.body)
             # Only there is it right to wait for a connection that others can share: over HTTP/1.1 libcurl would
             # let everybody wait until the first exchange has an answer, however long that takes.
-            wait = order.url in self._speaking_http2
+            wait = order.url in self._speaking_http2 and (
+                order.way is None or order.way.http_version != "1.1"
+            )
+            if order.way is not slot.way:
+                _take_way(curl, order.way)
+                slot.way = order.way
             if slot.again:
                 curl.setopt(pycurl.FRESH_CONNECT, 0)
                 slot.again = False
@@ -235,6 +274,7 @@ class Courier:
             slot.started_at = clock.now()
             self._multi.add_handle(curl)
         except Exception:  # something in it that libcurl does not take
+            slot.way = _UNKNOWN
             self._free.append(slot)
             raise
         slot.order = order
@@ -343,7 +383,7 @@ class Courier:
             blocked=None if slot.dialled else slot.blocked,
             os_errno=int(curl.getinfo(pycurl.OS_ERRNO)) if code == pycurl.E_COULDNT_CONNECT else 0,
         )
-        if slot.headers and slot.headers[0].startswith(b"HTTP/2"):
+        if slot.headers and slot.headers[0].startswith((b"HTTP/2", b"HTTP/3")):
             self._single.discard(curl.getinfo(pycurl.ACTIVESOCKET))
             if len(self._speaking_http2) < _MAX_REMEMBERED:
                 self._speaking_http2.add(order.url)
@@ -421,8 +461,6 @@ class Courier:
             (pycurl.PATH_AS_IS, 1),  # dots and all, as it was registered
             (pycurl.PROXY, ""),  # an empty proxy: none, whatever the environment says
             (pycurl.NETRC, pycurl.NETRC_IGNORED),
-            (pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS),
-            (pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2),  # at least; the newest that both know is taken
             (pycurl.SSL_VERIFYPEER, 1),
             (pycurl.SSL_VERIFYHOST, 2),
             (pycurl.CAINFO, self._ca_file),
@@ -435,7 +473,29 @@ class Courier:
             (pycurl.SOCKOPTFUNCTION, slot.duplicated),
         ):
             curl.setopt(option, value)
+        _take_way(curl, None)
         return slot
+
+
+def _take_way(curl: pycurl.Curl, way: Way | None) -> None:
+    """Let the handle connect that way from now on, and as to nobody before."""
+    way = way or _USUAL
+    curl.setopt(pycurl.HTTP_VERSION, _HTTP_VERSIONS[way.http_version])
+    curl.setopt(pycurl.SSLVERSION, _TLS_VERSIONS[way.tls_min])  # at least; the newest that both know is taken
+    for option, value in (
+        (pycurl.CAINFO_BLOB, way.ca),
+        (pycurl.SSLCERT_BLOB, way.certificate),
+        (pycurl.SSLKEY_BLOB, way.key),
+    ):
+        if value is None:
+            curl.unsetopt(option)
+        else:
+            curl.setopt(option, value)
+
+
+_USUAL = Way()
+_UNKNOWN = Way()
+"""Stands for whatever a handle was left with."""
 
 
 def _ambiguous(lines: list[bytes]) -> bool:

@@ -10,7 +10,8 @@ An error is a stable code, then a colon and a sentence. The codes:
  tls_expired, tls_not_yet_valid, tls_wrong_host,
  tls_self_signed, tls_untrusted, tls_revoked, tls_weak    the certificate
  tls_version, tls_not_spoken, tls_client_certificate,
- tls_handshake                                            the rest of TLS
+ tls_own_material, tls_handshake                          the rest of TLS
+ payload_failed                                           no form of the event that the endpoint asks for
  empty_response, incomplete_response, bad_response,
  too_large, protocol_error                                what was answered
  http_<status>                                            a whole answer that is not 2xx
@@ -18,6 +19,7 @@ An error is a stable code, then a colon and a sentence. The codes:
 """
 
 import codecs
+from enum import Enum
 
 import msgspec
 
@@ -39,6 +41,8 @@ _encode = msgspec.json.Encoder().encode
 _OK = range(200, 300)
 _FIRST_FINAL = 200
 _REDIRECTS = range(300, 400)
+_TOO_MANY = 429
+_FIRST_SERVER_ERROR = 500
 _READ_ENOUGH = frozenset({23, 63})  # CURLE_WRITE_ERROR, CURLE_FILESIZE_EXCEEDED: we stopped reading
 
 
@@ -91,6 +95,35 @@ def succeeded(exchange: Exchange) -> bool:
     return answered(exchange) in _OK
 
 
+class Health(Enum):
+    """What an exchange tells of the receiver's state."""
+
+    WELL = 1
+    """It took the event."""
+    INDIFFERENT = 2
+    """It answered something that says nothing of its state (3xx, 4xx), or we let nothing go out."""
+    BUSY = 3
+    """It asked to be left alone: 429."""
+    FAILED = 4
+    """It answered 5xx, or no whole answer came in time."""
+    UNREACHED = 5
+    """No connection came about."""
+
+
+def health(exchange: Exchange) -> Health:
+    """What the exchange tells of the receiver's state."""
+    status = answered(exchange)
+    if status in _OK:
+        return Health.WELL
+    if status == _TOO_MANY:
+        return Health.BUSY
+    if status:
+        return Health.FAILED if status >= _FIRST_SERVER_ERROR else Health.INDIFFERENT
+    if exchange.blocked is not None:
+        return Health.INDIFFERENT
+    return Health.UNREACHED if _code(exchange) in _UNREACHED else Health.FAILED
+
+
 def header(exchange: Exchange, name: str) -> str | None:
     """The first value of a header of the final answer, by its lower-case name."""
     for line in _final_block(exchange.header_lines):
@@ -137,9 +170,10 @@ _SENTENCES = {
     "tls_untrusted": "the receiver's certificate leads to no authority that is trusted",
     "tls_revoked": "the receiver's certificate was revoked",
     "tls_weak": "the receiver's certificate or key is too weak",
-    "tls_version": "the receiver speaks no TLS version that is secure; 1.2 and 1.3 are",
+    "tls_version": "the receiver speaks no TLS version that is secure: 1.2 or 1.3, as the endpoint says",
     "tls_not_spoken": "the receiver does not speak TLS on this port",
     "tls_client_certificate": "the receiver wants a client certificate",
+    "tls_own_material": "the endpoint's own certificate, key or authorities cannot be used",
     "tls_handshake": "the TLS handshake failed",
     "empty_response": "the receiver closed the connection without an answer",
     "incomplete_response": "the answer ended too early",
@@ -163,11 +197,12 @@ _BY_CURL_CODE = {
     52: "empty_response",
     55: "send_failed",
     56: "receive_failed",
-    58: "tls_client_certificate",
+    58: "tls_own_material",
     59: "tls_handshake",
     60: "tls_untrusted",
     61: "bad_response",
     63: "too_large",
+    77: "tls_own_material",
     83: "tls_untrusted",
     91: "tls_revoked",
     92: "protocol_error",
@@ -176,6 +211,18 @@ _BY_CURL_CODE = {
     97: "connect_failed",
     100: "too_large",
 }
+
+_UNREACHED = frozenset(
+    {
+        "dns_failed",
+        "dns_timeout",
+        "connect_failed",
+        "connection_refused",
+        "unreachable",
+        "connect_timeout",
+        *(code for code in _SENTENCES if code.startswith("tls_")),
+    }
+)
 
 _RESET = (("reset", "connection_reset"), ("broken pipe", "connection_reset"))
 _WEAK = (("too weak", "tls_weak"), ("too small", "tls_weak"))

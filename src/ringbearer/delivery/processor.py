@@ -6,36 +6,22 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import cast
 
-import msgspec
-
 from ringbearer import clock
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.delivery.courier import Courier, Return
-from ringbearer.delivery.outcome import record
+from ringbearer.delivery.gate import Gate, later
+from ringbearer.delivery.outcome import Exchange, Health, health, record
 from ringbearer.delivery.retry import judge
 from ringbearer.delivery.routes import Route, Routes
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
 from ringbearer.domain.endpoints import DEFAULT_RETRY_SCHEDULE
-from ringbearer.errors import StoreUnavailable
+from ringbearer.errors import PayloadFailed, StoreUnavailable
 from ringbearer.limits.base import RateLimiter
+from ringbearer.limits.breakers import Breakers
 from ringbearer.storage.catalog import Subscriptions
 from ringbearer.telemetry import AttemptMade, AttemptsMade, Telemetry
 
 _log = logging.getLogger(__name__)
-_SHARE = (
-    0.1  # of the slots, for one endpoint, while half of them are taken: a hanging one must not hold them all
-)
-_FULL_PAUSE = 0.5  # seconds until a delivery of an endpoint that uses all its share is looked at again
-_LONGEST_LINE = 30 * clock.SECOND  # how far those pauses are spread when many deliveries stand in line
-_FIRST_GUESS = clock.SECOND // 10  # how long an exchange takes, before one has shown it
-
-
-class _Line(msgspec.Struct, gc=False):
-    """What stands in line for an endpoint that uses all its share: when its last one is looked at again."""
-
-    last: int = 0
-    exchange: int = _FIRST_GUESS
-    """Microseconds that the endpoint's latest exchange took."""
 
 
 class HighPerformanceWebhookProcessor:
@@ -49,23 +35,21 @@ class HighPerformanceWebhookProcessor:
         *,
         cache: WebhookCacheManager,
         limiter: RateLimiter,
+        breakers: Breakers,
         telemetry: Telemetry,
         refuse: Callable[[str], str | None],
         slots: int,
         ca_file: str | None = None,
+        public_url: str = "",
     ) -> None:
         self._cache = cache
         self._limiter = limiter
         self._telemetry = telemetry
         self._courier = Courier(slots=slots, refuse=refuse, ca_file=ca_file)
-        self._routes = Routes()
-        self._slots = slots
-        self._share = max(1, int(slots * _SHARE))
-        self._busy: Counter[str] = Counter()
-        self._occupied = 0
+        self._routes = Routes(public_url=public_url)
+        self._breakers = breakers
+        self._gate = Gate(slots=slots, breakers=breakers)
         self._attempts: list[AttemptMade] = []
-        self._paused: dict[str, int] = {}
-        self._lines: dict[str, _Line] = {}
         self._random = random.Random()  # noqa: S311  jitter, not a secret
         self.gone: dict[str, str] = {}
         """Endpoints whose receiver said that they are gone, with the reason; whoever reads it empties it."""
@@ -118,26 +102,47 @@ class HighPerformanceWebhookProcessor:
                 verdict = self._admit(lease, known[lease.supplier_id], now)
                 if isinstance(verdict, Route):
                     admitted.append((lease, verdict))
-                else:
+                elif verdict is not None:
                     outcomes.append(verdict)
-            fitting = self._within_rate(admitted, outcomes, now)
+            admitted = self._within_rate(admitted, outcomes, now)
+            admitted = self._closed_or_probing(admitted, outcomes, now)
         except BaseException:
             for lease, _ in admitted:
-                self._vacate(lease.endpoint_id)
+                self._gate.withdrawn(lease, now)
             raise
-        for lease, route in fitting:
+        for lease, route in admitted:
             try:
                 self._courier.submit(route.order(lease, clock.now()))
+            except PayloadFailed as error:
+                self._gate.withdrawn(lease, now)
+                outcomes.append(_unmade(lease, error))
             except Exception as error:  # one delivery that cannot be put together must not stop the others
                 _log.exception("delivery %s could not be put together", lease.delivery_id)
-                self._vacate(lease.endpoint_id)
+                self._gate.withdrawn(lease, now)
                 outcomes.append(_unsendable(lease, route.endpoint.retry_schedule, error))
-        return outcomes
+        return outcomes + self._gate.stranded(now)
 
     def poll(self, timeout: float) -> tuple[list[Outcome], bool]:
         """Drive what is in flight for at most `timeout` seconds: what became of it, and whether a bell rang."""
         returns, rang = self._courier.poll(timeout)
-        return [self._outcome(returned, self._attempts) for returned in returns], rang
+        outcomes = [self._outcome(returned, self._attempts) for returned in returns]
+        again: list[Lease] = []
+        for returned in returns:
+            again += self._gate.next_of(cast(tuple[Lease, Route], returned.order.token)[0].endpoint_id)
+        if again:
+            outcomes += self._begin_waiting(again)
+        return outcomes, rang
+
+    def _begin_waiting(self, leases: Sequence[Lease]) -> list[Outcome]:
+        """Begin what waited for its endpoint's window; all that was true of it is looked at again."""
+        try:
+            return self.begin(leases)
+        except StoreUnavailable:
+            return [Outcome(lease=lease, state=State.READY) for lease in leases]
+
+    def put_down(self) -> list[Outcome]:
+        """Give up what was not begun yet; returns the outcomes, which spend no attempt."""
+        return [Outcome(lease=lease, state=State.READY) for lease in self._gate.take_waiting()]
 
     def report(self) -> None:
         """Tell telemetry of the tries that came to an end since the last time."""
@@ -148,8 +153,7 @@ class HighPerformanceWebhookProcessor:
     def abandon(self) -> list[Lease]:
         """Break off what is in flight; returns the leases, whose receivers may or may not have seen them."""
         orders = self._courier.abandon()
-        self._busy.clear()
-        self._occupied = 0
+        self._gate.forget_all()
         return [cast(tuple[Lease, Route], order.token)[0] for order in orders]
 
     def close(self) -> None:
@@ -171,7 +175,8 @@ class HighPerformanceWebhookProcessor:
             known |= self._cache.lookup(doubtful, fresh=True)
         return known
 
-    def _admit(self, lease: Lease, subscriptions: Subscriptions | None, now: int) -> Route | Outcome:
+    def _admit(self, lease: Lease, subscriptions: Subscriptions | None, now: int) -> Route | Outcome | None:
+        """The route to send it by, the outcome when it is not sent, None when it waits for its endpoint's window."""
         target = subscriptions.targets.get(lease.endpoint_id) if subscriptions is not None else None
         if target is None:
             return Outcome(lease=lease, state=State.CANCELLED, reason="its endpoint was deleted")
@@ -181,52 +186,10 @@ class HighPerformanceWebhookProcessor:
             return Outcome(lease=lease, state=State.HELD, reason=reason)
         if lease.attempt - lease.attempt_base > len(endpoint.retry_schedule) + 1:
             return Outcome(lease=lease, state=State.DEAD, reason="its worker was lost on every attempt")
-        until = self._paused.get(endpoint.id, 0)
-        if until > now:
-            return _later(lease, until, "the receiver asked for a pause")
-        if until:
-            del self._paused[endpoint.id]
-        route = self._routes.of(target)
-        limit = endpoint.max_concurrency
-        if limit is None:  # its share binds only when less than half of the slots is left to the others
-            limit = self._slots if self._occupied < self._slots // 2 else self._share
-        if not self._occupy(endpoint.id, limit, now):
-            return _later(
-                lease, self._in_line(endpoint.id, limit, now), "its endpoint has its share in flight"
-            )
-        return route
-
-    def _occupy(self, endpoint_id: str, limit: int, now: int) -> bool:
-        """Take one of the exchanges that an endpoint may have in flight, if one is free."""
-        busy = self._busy[endpoint_id]
-        if busy >= limit:
-            return False
-        self._busy[endpoint_id] = busy + 1
-        self._occupied += 1
-        line = self._lines.get(endpoint_id)
-        if line is not None and line.last <= now:
-            del self._lines[endpoint_id]
-        return True
-
-    def _vacate(self, endpoint_id: str) -> None:
-        self._occupied -= 1
-        busy = self._busy[endpoint_id]
-        if busy > 1:
-            self._busy[endpoint_id] = busy - 1
-        else:
-            del self._busy[endpoint_id]
-
-    def _in_line(self, endpoint_id: str, limit: int, now: int) -> int:
-        """When a delivery that found no free exchange is to come again.
-
-        Twice as many come as can be served, so that none stays free; were they all to come at once, a long
-        line would be claimed and put back over and over, at the cost of everybody else.
-        """
-        line = self._lines.get(endpoint_id)
-        if line is None:
-            line = self._lines[endpoint_id] = _Line()
-        line.last = min(max(line.last, now) + line.exchange // (2 * limit), now + _LONGEST_LINE)
-        return line.last + int(_FULL_PAUSE * (0.5 + self._random.random()) * clock.SECOND)
+        verdict = self._gate.admit(lease, endpoint, None, now)
+        if verdict is True:
+            return self._routes.of(target)
+        return None if verdict is False else verdict
 
     def _within_rate(
         self, admitted: list[tuple[Lease, Route]], outcomes: list[Outcome], now: int
@@ -244,22 +207,56 @@ class HighPerformanceWebhookProcessor:
             if allowed_at <= now:
                 fitting.append((lease, route))
             else:
-                self._vacate(lease.endpoint_id)
-                outcomes.append(_later(lease, allowed_at, "its endpoint's rate limit"))
+                self._gate.withdrawn(lease, now)
+                outcomes.append(later(lease, allowed_at, "its endpoint's rate limit"))
+        return fitting
+
+    def _closed_or_probing(
+        self, admitted: list[tuple[Lease, Route]], outcomes: list[Outcome], now: int
+    ) -> list[tuple[Lease, Route]]:
+        """Of an endpoint whose circuit is open, let at most one through, and only if no other worker does so."""
+        probes: dict[str, str] = {}
+        for lease, _ in admitted:
+            circuit = self._breakers.of(lease.endpoint_id)
+            if circuit is not None and circuit.standing != "closed":
+                probes.setdefault(lease.endpoint_id, lease.delivery_id)
+        if not probes:
+            return admitted
+        taken = self._breakers.take_probes(probes, now=now)
+        fitting = []
+        for lease, route in admitted:
+            probe = probes.get(lease.endpoint_id)
+            if probe is None or (probe == lease.delivery_id and lease.endpoint_id in taken):
+                fitting.append((lease, route))
+            else:
+                self._gate.withdrawn(lease, now)
+                until = now + int((1.0 + self._random.random()) * clock.SECOND)
+                outcomes.append(later(lease, until, "its endpoint is being probed"))
         return fitting
 
     def _outcome(self, returned: Return, attempts: list[AttemptMade]) -> Outcome:
         lease, route = cast(tuple[Lease, Route], returned.order.token)
-        self._vacate(lease.endpoint_id)
-        if self._lines:
-            line = self._lines.get(lease.endpoint_id)
-            if line is not None:
-                line.exchange = returned.exchange.duration
+        self._note(lease, returned.exchange)
         try:
             return self._judge(lease, route, returned, attempts)
         except Exception as error:  # an answer that we fail to understand must not stop the others
             _log.exception("the answer to delivery %s could not be judged", lease.delivery_id)
             return _unsendable(lease, route.endpoint.retry_schedule, error)
+
+    def _note(self, lease: Lease, exchange: Exchange) -> None:
+        """Let the endpoint's window and circuit learn from an exchange."""
+        now = clock.now()
+        state = health(exchange)
+        well = True if state is Health.WELL else None if state is Health.INDIFFERENT else False
+        self._gate.ended(lease, began=exchange.started_at, took=exchange.duration, well=well, now=now)
+        self._breakers.called(
+            lease.endpoint_id,
+            lease.supplier_id,
+            lease.delivery_id,
+            failed=state is Health.FAILED or state is Health.UNREACHED,
+            unreached=state is Health.UNREACHED,
+            now=now,
+        )
 
     def _judge(self, lease: Lease, route: Route, returned: Return, attempts: list[AttemptMade]) -> Outcome:
         exchange = returned.exchange
@@ -274,7 +271,7 @@ class HighPerformanceWebhookProcessor:
         if verdict.disable:
             self.gone[endpoint.id] = verdict.reason or "the receiver says that it is gone"
         if verdict.slow_until is not None:
-            self._paused[endpoint.id] = verdict.slow_until
+            self._gate.pause(endpoint.id, verdict.slow_until)
         first_byte = returned.first_byte_at
         attempts.append(
             AttemptMade(
@@ -314,11 +311,19 @@ def _unsendable(lease: Lease, schedule: Sequence[float], error: Exception) -> Ou
     return Outcome(lease=lease, state=State.SCHEDULED, due_at=due, record=made, reason="internal error")
 
 
+def _unmade(lease: Lease, error: PayloadFailed) -> Outcome:
+    """Dead at once, as when the address is refused: no retry mends an endpoint's configuration."""
+    made = Record(
+        started_at=clock.now(),
+        duration=0,
+        status_code=None,
+        error=f"payload_failed: {error}",
+        response_body=None,
+        response_headers=None,
+    )
+    return Outcome(lease=lease, state=State.DEAD, record=made, reason=made.error)
+
+
 def _enabled(subscriptions: Subscriptions | None, endpoint_id: str) -> bool:
     target = subscriptions.targets.get(endpoint_id) if subscriptions is not None else None
     return target is not None and target.endpoint.enabled
-
-
-def _later(lease: Lease, due_at: int, reason: str) -> Outcome:
-    """Not now, and without spending an attempt."""
-    return Outcome(lease=lease, state=State.SCHEDULED, due_at=due_at, reason=reason)

@@ -1,15 +1,17 @@
 """Routes: what sending to an endpoint needs, worked out once per version of the endpoint."""
 
+from base64 import b64encode
 from collections import OrderedDict
+from collections.abc import Callable
 
 import msgspec
 
 from ringbearer import __version__, clock
-from ringbearer.delivery.courier import Order
+from ringbearer.delivery.courier import Order, Way
+from ringbearer.delivery.payload import Content, content_for, encoder_for
 from ringbearer.delivery.signing import Signer
 from ringbearer.domain.deliveries import Lease
-from ringbearer.domain.endpoints import Endpoint, Target
-from ringbearer.domain.events import body
+from ringbearer.domain.endpoints import BasicAuth, Endpoint, Target
 
 _MAX_ROUTES = 50_000
 _COMMON = (
@@ -26,10 +28,13 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     version: int
     signer: Signer
     headers: tuple[str, ...]
+    content: Content
+    encode: Callable[[bytes], bytes] | None
+    way: Way | None
 
     def order(self, lease: Lease, now: int) -> Order:
-        """The signed exchange for a delivery at a stored time."""
-        payload = body(lease.event_id, lease.event_type, lease.timestamp, lease.data)
+        """The signed exchange for a delivery at a stored time; raises PayloadFailed."""
+        content = self.content(lease)
         seconds = now // clock.SECOND
         return Order(
             token=(lease, self),
@@ -38,18 +43,24 @@ class Route(msgspec.Struct, frozen=True, gc=False):
                 *self.headers,
                 f"webhook-id: {lease.event_id}",
                 f"webhook-timestamp: {seconds}",
-                f"webhook-signature: {self.signer.sign(lease.event_id, seconds, payload, now)}",
+                f"webhook-signature: {self.signer.sign(lease.event_id, seconds, content, now)}",
                 f"ringbearer-attempt: {lease.attempt}",
             ],
-            body=payload,
+            body=content if self.encode is None else self.encode(content),
             timeout=self.endpoint.timeout,
+            way=self.way,
         )
 
 
 class Routes:
-    """A bounded table of routes; the ones not used for longest go first."""
+    """A bounded table of routes; the ones not used for longest go first.
 
-    def __init__(self) -> None:
+    `public_url` is where the service is reached from outside, for the links of thin payloads; when it is empty
+    they are paths alone.
+    """
+
+    def __init__(self, *, public_url: str = "") -> None:
+        self._public_url = public_url
         self._routes: OrderedDict[str, Route] = OrderedDict()
 
     def of(self, target: Target) -> Route:
@@ -57,16 +68,50 @@ class Routes:
         endpoint = target.endpoint
         route = self._routes.get(endpoint.id)
         if route is None or route.version != target.version:
-            route = self._routes[endpoint.id] = _route(target)
+            route = self._routes[endpoint.id] = _route(target, self._public_url)
             if len(self._routes) > _MAX_ROUTES:
                 self._routes.popitem(last=False)
         self._routes.move_to_end(endpoint.id)
         return route
 
 
-def _route(target: Target) -> Route:
-    custom = tuple(_header(name, value) for name, value in target.endpoint.headers.items())
-    return Route(target.endpoint, target.version, Signer(target.secrets), _COMMON + custom)
+def _route(target: Target, public_url: str) -> Route:
+    endpoint = target.endpoint
+    headers = [*_COMMON, *(_header(name, value) for name, value in endpoint.headers.items())]
+    if isinstance(endpoint.auth, BasicAuth):
+        headers.append(basic(endpoint.auth.username, target.credentials.auth or ""))
+    if endpoint.compression is not None:
+        headers.append(f"content-encoding: {endpoint.compression}")
+    return Route(
+        endpoint,
+        target.version,
+        Signer(target.secrets),
+        tuple(headers),
+        content_for(endpoint, public_url=public_url),
+        encoder_for(endpoint.compression),
+        _way(target),
+    )
+
+
+def _way(target: Target) -> Way | None:
+    endpoint = target.endpoint
+    way = Way(
+        http_version=endpoint.http_version,
+        tls_min=endpoint.tls_min,
+        ca=_bytes(endpoint.ca),
+        certificate=_bytes(endpoint.client_certificate),
+        key=_bytes(target.credentials.client_key),
+    )
+    return None if way == Way() else way
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
+def basic(username: str, password: str) -> str:
+    """The header of Basic authentication, in UTF-8 (RFC 7617)."""
+    return "authorization: Basic " + b64encode(f"{username}:{password}".encode()).decode()
 
 
 def _header(name: str, value: str) -> str:

@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ringbearer import clock, failpoints, ids
 from ringbearer.cache.manager import WebhookCacheManager
@@ -47,6 +47,7 @@ class Worker:
         slots: int,
         lease_seconds: float,
         grace: float,
+        measured: Callable[[Iterable[tuple[str, int]]], None] = lambda _: None,
     ) -> None:
         self.id = ids.worker()
         self._queue = queue
@@ -59,6 +60,7 @@ class Worker:
         self._lease = int(lease_seconds * clock.SECOND)
         self._extend_seconds = lease_seconds / _EXTENDS_PER_LEASE
         self._grace = grace
+        self._measured = measured
         self._shares = Shares()
         self._held: dict[str, Lease] = {}
         self._unsettled: list[Outcome] = []
@@ -236,6 +238,7 @@ class Worker:
                 lease.ordering_key is not None
             ):  # the next of its key may be ready now, and nobody rings for that
                 self._hungry = True
+        self._measured((o.lease.endpoint_id, o.record.duration) for o in batch if o.record is not None)
         states = Counter(o.state for o in batch if o.lease.delivery_id in settled)
         self._telemetry.emit(
             DeliveriesSettled(dict(states), len(batch) - len(settled), clock.monotonic() - began)
@@ -303,6 +306,7 @@ class Worker:
         """Let what is in flight end within the grace time, then give back the rest."""
         if self._ear is not None:
             self._processor.unwatch(self._ear)
+        self._add(self._processor.put_down())
         deadline = clock.monotonic() + self._grace
         while self._processor.in_flight and clock.monotonic() < deadline:
             outcomes, _ = self._processor.poll(min(0.1, max(0.0, deadline - clock.monotonic())))

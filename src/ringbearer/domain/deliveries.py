@@ -68,6 +68,8 @@ class Lease(msgspec.Struct, kw_only=True, gc=False):
     event_type: str
     timestamp: str
     data: str
+    ready_at: int = 0
+    """Since when it may be sent: when it was accepted, or fell due."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

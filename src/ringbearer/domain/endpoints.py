@@ -17,7 +17,16 @@ DEFAULT_TIMEOUT = 10.0
 DEFAULT_RETRY_SCHEDULE = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 36_000.0)
 """Seconds to wait before each further try: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 10 h (Standard Webhooks' advice)."""
 
+WHOLE_ENDPOINT = ""
+"""The ordering key of every delivery to an endpoint that is served in order; no publisher can give this one."""
+
 Signing = Literal["hmac", "ed25519"]
+Profile = Literal["full", "thin", "compact"]
+Compression = Literal["gzip", "zstd"]
+Ordering = Literal["none", "key", "endpoint"]
+TlsVersion = Literal["1.2", "1.3"]
+HttpVersion = Literal["auto", "1.1", "3"]
+ClientAuth = Literal["basic", "post"]
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,7 +36,48 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     period: Annotated[float, msgspec.Meta(ge=0.001, le=31 * 86_400)]
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+class BasicAuth(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="basic"
+):
+    """Name and password in each request (RFC 7617); the password is kept apart."""
+
+    username: str
+
+
+class OAuth2(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="oauth2"
+):
+    """A bearer token by client credentials (RFC 6749, section 4.4); the client's secret is kept apart.
+
+    `client_auth` says how the client shows its secret to the token URL: in a Basic header, or in the form.
+    """
+
+    token_url: str
+    client_id: str
+    scope: str | None = None
+    audience: str | None = None
+    client_auth: ClientAuth = "basic"
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an endpoint likes to be called, as far as it is not the same for everyone. Nothing in it is secret.
+
+    `fields` is a JMESPath expression over an event's data, for the compact profile. `ca` holds the authorities
+    that vouch for the receiver instead of the usual ones, `client_certificate` what it is shown of us, both PEM.
+    """
+
+    payload: Profile = "full"
+    fields: str | None = None
+    compression: Compression | None = None
+    ordering: Ordering = "key"
+    http_version: HttpVersion = "auto"
+    tls_min: TlsVersion = "1.2"
+    ca: str | None = None
+    client_certificate: str | None = None
+    auth: BasicAuth | None = None
+
+
+class Endpoint(Options, frozen=True, kw_only=True, omit_defaults=False):
     """Where and how one supplier wants to be told. Times in seconds."""
 
     id: str
@@ -52,6 +102,21 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         return matches(self.event_types, event_type)
 
 
+class Credentials(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The secret halves of an endpoint's `auth` and `client_certificate`."""
+
+    auth: str | None = None
+    """The password, or the secret of the OAuth 2 client."""
+    client_key: str | None = None
+    """The private key, PEM."""
+
+    def __repr__(self) -> str:
+        return f"<Credentials {'with' if self.auth else 'without'} auth>"
+
+
+NO_CREDENTIALS = Credentials()
+
+
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint with the secrets that sign for it now: what the hot path needs, and nobody else may see.
 
@@ -62,6 +127,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Endpoint
     secrets: tuple[tuple[str, int | None], ...]
     version: int
+    credentials: Credentials = NO_CREDENTIALS
 
 
 def matches(patterns: Iterable[str], event_type: str) -> bool:

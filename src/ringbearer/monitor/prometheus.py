@@ -22,10 +22,10 @@ from prometheus_client.registry import Collector
 from ringbearer import clock
 from ringbearer.domain.events import LANES
 from ringbearer.errors import StoreUnavailable
-from ringbearer.storage.ledger import Ledger
-from ringbearer.storage.scaling import ScalingRecords
+from ringbearer.storage.base import Storage
 from ringbearer.telemetry import (
     AttemptsMade,
+    BreakerMoved,
     CacheWorked,
     DeliveriesClaimed,
     DeliveriesMoved,
@@ -81,6 +81,7 @@ class PrometheusMetrics:
             "ringbearer_scaling_changes_total", "Changes of the wanted number of workers.", ["rule"]
         )
         self._connections = counter("ringbearer_connections_total", "Connections used by tries.", ["kind"])
+        self._circuits = counter("ringbearer_breaker_moves_total", "Circuits that moved.", ["to"])
         self._accept_seconds = histogram("ringbearer_accept_seconds", "Time to commit a group of events.")
         self._claim_seconds = histogram("ringbearer_claim_seconds", "Time to lease a batch.")
         self._settle_seconds = histogram("ringbearer_settle_seconds", "Time to settle a batch.")
@@ -116,6 +117,7 @@ class PrometheusMetrics:
         telemetry.listen(DeliveriesMoved, lambda r: self._moved.labels(r.how).inc(r.count))
         telemetry.listen(HistoryPruned, lambda r: self._pruned.inc(r.count))
         telemetry.listen(CacheWorked, self._on_cache)
+        telemetry.listen(BreakerMoved, lambda r: self._circuits.labels(r.after).inc())
         telemetry.listen(ScalingDecided, self._on_scaling)
         telemetry.listen(StoreFailed, lambda r: self._store_errors.labels(r.during).inc())
 
@@ -141,11 +143,11 @@ class PrometheusMetrics:
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
 
-    def render(self, ledger: Ledger, scaling: ScalingRecords) -> bytes:
+    def render(self, storage: Storage) -> bytes:
         """The text that a scrape gets; blocks, as it reads gauges from the store."""
         registry = self._merged()
         gauges = CollectorRegistry()
-        gauges.register(_StoreGauges(ledger, scaling))
+        gauges.register(_StoreGauges(storage))
         return generate_latest(registry) + generate_latest(gauges)
 
     def _on_accepted(self, report: EventsAccepted) -> None:
@@ -225,21 +227,26 @@ def _observe_all(histogram: Histogram, values: Sequence[float]) -> None:
 class _StoreGauges(Collector):
     """How deep the queue is and how old its heads are, at a cost that does not grow with its depth."""
 
-    def __init__(self, ledger: Ledger, scaling: ScalingRecords) -> None:
-        self._ledger = ledger
-        self._scaling = scaling
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("ringbearer_store_up", "Whether the store answers.")
         try:
-            depth, oldest = self._ledger.depth(), self._ledger.oldest()
-            decision = self._scaling.latest()
+            depth, oldest = self._storage.ledger.depth(), self._storage.ledger.oldest()
+            opened = self._storage.breakers.count_open()
+            decision = self._storage.scaling.latest()
         except StoreUnavailable:
             up.add_metric([], 0)
             yield up
             return
         up.add_metric([], 1)
         yield up
+        circuits = GaugeMetricFamily(
+            "ringbearer_breakers_open", "Endpoints whose circuit lets nothing through, or a probe only."
+        )
+        circuits.add_metric([], opened)
+        yield circuits
         depths = GaugeMetricFamily(
             "ringbearer_queue_depth", "Deliveries in the queue.", labels=["lane", "state"]
         )

@@ -33,7 +33,7 @@ class Queue(ABC):
 
     @abstractmethod
     def claim(self, demand: Demand) -> list[Lease]:
-        """Lease ready deliveries, most important lane first, oldest first within a lane.
+        """Lease ready deliveries, most important lane first, by rank within a lane.
 
         What one lane leaves of its quota goes to the others. Two claims never get the same delivery.
         """

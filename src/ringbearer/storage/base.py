@@ -8,6 +8,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ringbearer.errors import ConfigurationError
+from ringbearer.storage.breakers import BreakerTable
 from ringbearer.storage.catalog import Catalog
 from ringbearer.storage.database import Database
 from ringbearer.storage.history import History
@@ -20,7 +21,7 @@ from ringbearer.storage.vault import Vault
 
 
 class Storage:
-    """One database with its readers and writers: catalog, ledger, history, nodes, scaling, retention.
+    """One database with its readers and writers: catalog, ledger, history, nodes, breakers, scaling, retention.
 
     Everything here blocks: an event loop calls it from a thread.
     """
@@ -34,6 +35,7 @@ class Storage:
         self.history = History(database)
         self.overview = Overview(database)
         self.nodes = Nodes(database)
+        self.breakers = BreakerTable(database)
         self.scaling = ScalingRecords(database)
 
     def __repr__(self) -> str:

@@ -11,7 +11,15 @@ import msgspec
 from sqlalchemy import Connection, Row, Select, delete, func, insert, or_, select, update
 
 from ringbearer import clock
-from ringbearer.domain.endpoints import Endpoint, RateLimit, Target
+from ringbearer.domain.endpoints import (
+    NO_CREDENTIALS,
+    WHOLE_ENDPOINT,
+    Credentials,
+    Endpoint,
+    Options,
+    RateLimit,
+    Target,
+)
 from ringbearer.domain.keys import Key
 from ringbearer.domain.suppliers import Supplier
 from ringbearer.errors import ConfigurationError, Conflict, NotFound, StoreUnavailable
@@ -26,6 +34,9 @@ _MAX_MATCHED = 256
 _S, _E, _X = schema.suppliers, schema.endpoints, schema.endpoint_secrets
 _dumps = msgspec.json.encode
 _Headers = msgspec.json.Decoder(dict[str, str])
+_Options = msgspec.json.Decoder(Options)
+_Credentials = msgspec.json.Decoder(Credentials)
+_OPTIONS = tuple(field.name for field in msgspec.structs.fields(Options))
 
 
 class Subscriptions(msgspec.Struct, frozen=True):
@@ -35,6 +46,8 @@ class Subscriptions(msgspec.Struct, frozen=True):
     targets: dict[str, Target]
     """By the endpoint's id, oldest first."""
     version: int
+    own_keys: dict[str, str | None] = {}
+    """The ordering key of every delivery, for endpoints that do not go by the event's: None is no order at all."""
     matched: dict[str, tuple[tuple[str, bool], ...]] = msgspec.field(default_factory=dict)
     """The event types asked for so far; a note to this object itself, at most _MAX_MATCHED of them."""
 
@@ -130,7 +143,9 @@ class Catalog:
 
     # ── endpoints ───────────────────────────────────────────────────────────────────────────────────────
 
-    def add_endpoint(self, endpoint: Endpoint, secret: str) -> None:
+    def add_endpoint(
+        self, endpoint: Endpoint, secret: str, credentials: Credentials = NO_CREDENTIALS
+    ) -> None:
         """Store a new endpoint with its first secret; raises NotFound (supplier), Conflict (too many)."""
         with self._database.write() as connection:
             version = _next_version(connection)
@@ -153,6 +168,7 @@ class Catalog:
                     public_key=endpoint.public_key,
                     created_at=clock.from_datetime(endpoint.created_at),
                     version=version,
+                    credentials_sealed=self._sealed(credentials, endpoint.id),
                     **self._changeable(endpoint),
                 )
             )
@@ -180,11 +196,16 @@ class Catalog:
             return [self._endpoint(row) for row in connection.execute(query)]
 
     def change_endpoint(
-        self, supplier_id: str, endpoint_id: str, change: Callable[[Endpoint], Endpoint]
+        self,
+        supplier_id: str,
+        endpoint_id: str,
+        change: Callable[[Endpoint], Endpoint],
+        *,
+        credentials: Callable[[Credentials], Credentials] | None = None,
     ) -> Endpoint:
         """Store what `change` makes of an endpoint and return it; nobody else changes it meanwhile.
 
-        Raises NotFound.
+        `credentials` makes new ones of those that there are. Raises NotFound, and what the two raise.
         """
         with self._database.write() as connection:
             # First, so that transactions that change something follow one another: the row read next is the
@@ -194,9 +215,10 @@ class Catalog:
             if row is None:
                 raise _no_endpoint(supplier_id, endpoint_id)
             changed = change(self._endpoint(row))
-            connection.execute(
-                update(_E).where(_E.c.id == endpoint_id).values(version=version, **self._changeable(changed))
-            )
+            values = self._changeable(changed)
+            if credentials is not None:
+                values["credentials_sealed"] = self._sealed(credentials(self._credentials(row)), endpoint_id)
+            connection.execute(update(_E).where(_E.c.id == endpoint_id).values(version=version, **values))
         return changed
 
     def set_enabled(self, endpoint_ids: Iterable[str], *, enabled: bool, reason: str | None = None) -> None:
@@ -284,13 +306,17 @@ class Catalog:
         targets: dict[str, dict[str, Target]] = {}
         for row in endpoints:
             targets.setdefault(row.supplier_id, {})[row.id] = Target(
-                endpoint=self._endpoint(row), secrets=tuple(signing.get(row.id, ())), version=row.version
+                endpoint=self._endpoint(row),
+                secrets=tuple(signing.get(row.id, ())),
+                version=row.version,
+                credentials=self._credentials(row),
             )
         return version or 0, {
             row.id: Subscriptions(
                 _supplier(row),
                 targets.get(row.id, {}),
                 max([row.version, *(t.version for t in targets.get(row.id, {}).values())]),
+                _own_keys(targets.get(row.id, {})),
             )
             for row in suppliers
         }
@@ -364,15 +390,16 @@ class Catalog:
                         .values(sealed=self._vault.seal(value, row.endpoint_id))
                     )
                     count += 1
-            for row in connection.execute(select(_E.c.id, _E.c.headers_sealed)).all():
-                if not self._vault.current(row.headers_sealed):
-                    value = self._vault.open(row.headers_sealed, row.id)
-                    connection.execute(
-                        update(_E)
-                        .where(_E.c.id == row.id)
-                        .values(headers_sealed=self._vault.seal(value, row.id))
-                    )
-                    count += 1
+            for column in (_E.c.headers_sealed, _E.c.credentials_sealed):
+                for endpoint_id, sealed in connection.execute(
+                    select(_E.c.id, column).where(column.is_not(None))
+                ).all():
+                    if not self._vault.current(sealed):
+                        value = self._vault.seal(self._vault.open(sealed, endpoint_id), endpoint_id)
+                        connection.execute(
+                            update(_E).where(_E.c.id == endpoint_id).values({column.key: value})
+                        )
+                        count += 1
         return count
 
     def check_seals(self) -> None:
@@ -381,6 +408,9 @@ class Catalog:
             found = [
                 *connection.execute(select(_E.c.id, _E.c.headers_sealed)).all(),
                 *connection.execute(select(_X.c.endpoint_id, _X.c.sealed)).all(),
+                *connection.execute(
+                    select(_E.c.id, _E.c.credentials_sealed).where(_E.c.credentials_sealed.is_not(None))
+                ).all(),
             ]
         seen: set[bytes] = set()
         for endpoint_id, sealed in found:
@@ -413,7 +443,21 @@ class Catalog:
             "enabled": endpoint.enabled,
             "disabled_reason": endpoint.disabled_reason,
             "updated_at": clock.from_datetime(endpoint.updated_at),
+            "options": _dumps(Options(**{name: getattr(endpoint, name) for name in _OPTIONS})).decode(),
         }
+
+    def _sealed(self, credentials: Credentials, endpoint_id: str) -> bytes | None:
+        if credentials == NO_CREDENTIALS:
+            return None
+        return self._vault.seal(_dumps(credentials), endpoint_id)
+
+    def _credentials(self, row: Row[Any]) -> Credentials:
+        if row.credentials_sealed is None:
+            return NO_CREDENTIALS
+        try:
+            return _Credentials.decode(self._vault.open(row.credentials_sealed, row.id))
+        except ConfigurationError as error:
+            raise StoreUnavailable(str(error)) from error
 
     def _add_secret(self, connection: Connection, endpoint_id: str, secret: str, now: int) -> None:
         sealed = self._vault.seal(secret.encode(), endpoint_id)
@@ -421,7 +465,9 @@ class Catalog:
 
     def _endpoint(self, row: Row[Any]) -> Endpoint:
         limited = row.rate_requests is not None
+        options = _Options.decode(row.options)
         return Endpoint(
+            **{name: getattr(options, name) for name in _OPTIONS},
             id=row.id,
             supplier_id=row.supplier_id,
             url=row.url,
@@ -439,6 +485,15 @@ class Catalog:
             created_at=clock.to_datetime(row.created_at),
             updated_at=clock.to_datetime(row.updated_at),
         )
+
+
+def _own_keys(targets: dict[str, Target]) -> dict[str, str | None]:
+    """For endpoints that ignore ordering keys, or take everything in order."""
+    return {
+        endpoint_id: None if target.endpoint.ordering == "none" else WHOLE_ENDPOINT
+        for endpoint_id, target in targets.items()
+        if target.endpoint.ordering != "key"
+    }
 
 
 def _supplier(row: Row[Any]) -> Supplier:

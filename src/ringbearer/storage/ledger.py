@@ -13,12 +13,16 @@ import msgspec
 from sqlalchemy import Connection, Row, TextClause
 
 from ringbearer.domain.deliveries import Lease, Outcome, State
+from ringbearer.domain.suppliers import Tier
 from ringbearer.storage.database import Database
+from ringbearer.storage.flows import Flows
 from ringbearer.storage.statements import Selection, Statements
 
 _SHARDS = 16  # of the depth counters, so that processes seldom wait for each other's row
 _GONE = frozenset({State.DELIVERED, State.CANCELLED})  # states without a job
 _CLOSED = _GONE | {State.DEAD}  # states that the delivery itself shows, and that let its ordering key go on
+
+_PLACED = frozenset({State.READY, State.WAITING})  # states with a place in the order
 
 _encode = msgspec.json.Encoder().encode
 _Rows = Sequence[
@@ -42,10 +46,13 @@ class Admission(msgspec.Struct, kw_only=True, gc=False):
     """The id of each endpoint that wants it, and whether that endpoint is enabled."""
     deliver_at: int | None = None
     ordering_key: str | None = None
+    own_keys: dict[str, str | None] = {}
+    """The ordering key for endpoints (by id) that do not go by the event's."""
     idempotency_key: str | None = None
     fingerprint: str = ""
     """A digest of what the publisher said: what tells a repetition from a contradiction."""
     occasion_date: str | None = None
+    tier: Tier = "standard"
     tags: str | None = None
 
 
@@ -74,6 +81,7 @@ class Ledger:
         self._database = database
         self._shard = os.getpid() % _SHARDS
         self._sql = Statements(database.rows, database.skip_locked, database.among)
+        self.flows = Flows(database)
 
     # ── in ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -125,6 +133,7 @@ class Ledger:
         jobs: list[tuple[object, ...]] = []
         moved: _Moves = Counter()
         ordered: set[tuple[str, str]] = set()
+        self.flows.follow_clocks(connection)
         for a in admissions:
             events.append(
                 (
@@ -143,10 +152,16 @@ class Ledger:
                 )
             )
             stem = "dlv_" + a.event_id[4:]
-            for ordinal, (endpoint_id, enabled) in enumerate(a.endpoints):
-                state = _first_state(a, enabled)
-                if a.ordering_key is not None:
-                    ordered.add((endpoint_id, a.ordering_key))
+            own = a.own_keys
+            keys = [own.get(e, a.ordering_key) if own else a.ordering_key for e, _ in a.endpoints]
+            states = [
+                _first_state(a, key, enabled) for key, (_, enabled) in zip(keys, a.endpoints, strict=True)
+            ]
+            ranks = iter(self._ranks(a, states))
+            for ordinal, (endpoint_id, _) in enumerate(a.endpoints):
+                key, state = keys[ordinal], states[ordinal]
+                if key is not None:
+                    ordered.add((endpoint_id, key))
                 moved[a.lane, state] += 1
                 jobs.append(
                     (
@@ -156,11 +171,12 @@ class Ledger:
                         a.supplier_id,
                         a.type,
                         a.lane,
-                        a.deliver_at or a.accepted_at,
+                        next(ranks) if state in _PLACED else 0,
                         state,
                         a.deliver_at,
-                        a.ordering_key,
+                        key,
                         a.accepted_at,
+                        a.deliver_at or a.accepted_at,
                     )
                 )
         if ordered:
@@ -173,6 +189,13 @@ class Ledger:
             connection.execute(self._sql.insert_jobs, rows)
         moved.update(self._promote(connection, ordered))
         self._count(connection, moved)
+
+    def _ranks(self, admission: Admission, states: Sequence[State]) -> list[int]:
+        """The ranks of those of its deliveries that queue up now; the others get theirs when their time has come."""
+        placed = [e for (e, _), state in zip(admission.endpoints, states, strict=True) if state in _PLACED]
+        if not placed:
+            return []
+        return self.flows.tags(admission.lane, admission.supplier_id, admission.tier, placed)
 
     # ── out ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -195,10 +218,11 @@ class Ledger:
             for row in taken:
                 moved[row.lane, State.READY] -= 1
                 moved[row.lane, State.LEASED] += 1
+            taken.sort(key=lambda row: (row.lane, row.rank))
+            self.flows.claimed(connection, {row.lane: row.rank for row in taken})  # the last of each lane
             events = {(row.event_id,) for row in taken}
             found = {r[0]: r for r in _run(connection, self._sql.load_events, sorted(events))}
             self._count(connection, moved)
-        taken.sort(key=lambda row: (row.lane, row.rank))
         return [_lease(row, found[row.event_id]) for row in taken]
 
     @staticmethod
@@ -269,7 +293,7 @@ class Ledger:
 
     def stage(self, *, now: int, limit: int) -> int:
         """Make scheduled jobs ready whose time has come; returns how many."""
-        return self._shift(self._sql.due, lambda job: State.READY, {"now": now, "limit": limit})
+        return self._shift(self._sql.due, lambda job: State.READY, {"now": now, "limit": limit}, tag=True)
 
     def next_due(self) -> int | None:
         """When the next scheduled job falls due."""
@@ -295,7 +319,7 @@ class Ledger:
 
     def unhold(self, *, limit: int) -> int:
         """Let go the held jobs of enabled endpoints, those of an ordering key one by one; returns how many."""
-        return self._shift(self._sql.to_unhold, _let_go, {"limit": limit})
+        return self._shift(self._sql.to_unhold, _let_go, {"limit": limit}, tag=True)
 
     def cancel(self, *, since: int, now: int, limit: int) -> int:
         """Cancel the unleased, unfinished jobs of endpoints deleted since a stored time; returns how many.
@@ -357,6 +381,7 @@ class Ledger:
             if jobs:
                 rows = []
                 waiting = []
+                ranks = self._tags(connection, jobs, lane)
                 for job in jobs:
                     to_lane = job.lane if lane is None else lane
                     base, state = None, State.READY
@@ -365,14 +390,16 @@ class Ledger:
                         if job.ordering_key is not None:  # its key went on without it
                             state = State.WAITING
                             waiting.append(job)
-                    rows.append((job.delivery_id, to_lane, now, base, state))
+                    rows.append((job.delivery_id, to_lane, ranks[job.delivery_id], base, state, now))
                     moved[job.lane, job.state] -= 1
                     moved[to_lane, state] += 1
                 _run(connection, self._sql.revive, rows)
                 moved.update(self._promote_under_lock(connection, _ordered(waiting)))
-            again = connection.execute(self._sql.requeue, window | {"now": now, "to_lane": lane}).all()
-            for (new_lane,) in again:
-                moved[new_lane, State.READY] += 1
+            again = self._pick(connection, self._sql.requeue, window | {"now": now, "to_lane": lane})
+            if again:
+                _run(connection, self._sql.rank, list(self._tags(connection, again).items()))
+            for job in again:
+                moved[job.lane, State.READY] += 1
             connection.execute(self._sql.reopen, window)
             self._count(connection, moved)
         return len(jobs) + len(again)
@@ -386,16 +413,27 @@ class Ledger:
         return [Depth(lane, State(state), int(count)) for lane, state, count in rows]
 
     def oldest(self) -> dict[int, int]:
-        """Per lane with ready jobs, when the one at its head was accepted or fell due."""
+        """Per lane with ready jobs, when the oldest of them was accepted or fell due.
+
+        It is looked for among the first by rank, where the oldest of each flow is.
+        """
         with self._database.read() as connection:
-            return {lane: rank for lane, rank in connection.execute(self._sql.oldest) if rank is not None}
+            return {lane: since for lane, since in connection.execute(self._sql.oldest) if since is not None}
 
     # ── inside a transaction ────────────────────────────────────────────────────────────────────────────
 
     def _shift(
-        self, which: Selection, target: Callable[["_Job"], State], parameters: dict[str, object]
+        self,
+        which: Selection,
+        target: Callable[["_Job"], State],
+        parameters: dict[str, object],
+        *,
+        tag: bool = False,
     ) -> int:
-        """Pick jobs and move each where `target` says, in one transaction; looks first without a lock."""
+        """Pick jobs and move each where `target` says, in one transaction; looks first without a lock.
+
+        With `tag` those that become ready queue up behind the others of their flow; else they keep their place.
+        """
         with self._database.read() as connection:
             if not self._pick(connection, which.look, parameters | {"limit": 1}):
                 return 0
@@ -404,18 +442,34 @@ class Ledger:
             moved: _Moves = Counter()
             rows = []
             waiting = []
-            for job in jobs:
-                state = target(job)
+            targets = [target(job) for job in jobs]
+            placed = [job for job, state in zip(jobs, targets, strict=True) if tag and state in _PLACED]
+            ranks = self._tags(connection, placed)
+            for job, state in zip(jobs, targets, strict=True):
                 if state == State.WAITING:
                     waiting.append(job)
                 moved[job.lane, job.state] -= 1
                 moved[job.lane, state] += 1
-                rows.append((job.delivery_id, state, job.due_at if job.state == State.SCHEDULED else None))
+                since = job.due_at if job.state == State.SCHEDULED else None
+                rows.append((job.delivery_id, state, ranks.get(job.delivery_id), since))
             if rows:
                 _run(connection, self._sql.shift, rows)
             moved.update(self._promote_under_lock(connection, _ordered(waiting)))
             self._count(connection, moved)
         return len(jobs)
+
+    def _tags(
+        self, connection: Connection, jobs: Sequence["_Job"], lane: int | None = None
+    ) -> dict[str, int]:
+        """A fresh rank for each of the jobs, in their own lane or in another; they queue up behind their flows."""
+        tiers = self.flows.tiers(connection, {job.supplier_id for job in jobs})
+        self.flows.follow_clocks(connection)
+        ranks = {}
+        for job in jobs:
+            tier = tiers.get(job.supplier_id, "standard")
+            to_lane = job.lane if lane is None else lane
+            (ranks[job.delivery_id],) = self.flows.tags(to_lane, job.supplier_id, tier, (job.endpoint_id,))
+        return ranks
 
     @staticmethod
     def _pick(connection: Connection, statement: TextClause, parameters: dict[str, object]) -> list["_Job"]:
@@ -453,11 +507,13 @@ class _Claimed(NamedTuple):
     attempt_base: int
     ordering_key: str | None
     accepted_at: int
+    ready_at: int
 
 
 class _Job(NamedTuple):
     delivery_id: str
     endpoint_id: str
+    supplier_id: str
     ordering_key: str | None
     lane: int
     state: State
@@ -465,8 +521,8 @@ class _Job(NamedTuple):
     attempt: int
 
 
-def _first_state(admission: Admission, enabled: bool) -> State:
-    if admission.ordering_key is not None:
+def _first_state(admission: Admission, ordering_key: str | None, enabled: bool) -> State:
+    if ordering_key is not None:
         return State.WAITING  # the first of its key is promoted before the transaction ends
     if not enabled:
         return State.HELD
@@ -505,6 +561,7 @@ def _lease(row: _Claimed, event: Row[*tuple[Any, ...]]) -> Lease:
         attempt_base=row.attempt_base,
         ordering_key=row.ordering_key,
         accepted_at=row.accepted_at,
+        ready_at=row.ready_at,
         event_type=event[1],
         timestamp=event[2],
         data=event[3],

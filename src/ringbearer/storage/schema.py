@@ -8,9 +8,11 @@ events ◂── deliveries ◂── attempts                  what happened; r
 queue_depth     how many jobs there are per lane and state, kept by whoever moves them
 idempotency     which event a publisher's key already stands for
 replays         replays in progress and done
+flows, flow_costs, lane_clocks   what processes tell each other of the fair order within a lane
 rate_windows    when rate-limited endpoints were last sent to
 nodes           which processes run, and what they last reported of themselves
 leaders         who leads what only one process may do, and until when
+breakers        endpoints that are, or were, left alone, numbered by breaker_clock for those who follow
 scaling         one row: the policy, the latest decision on the number of workers, who shall run how many
 scaling_decisions   what was decided or changed, by whom and why
 config_version  grows with each change of a supplier or endpoint, so that caches can follow
@@ -51,6 +53,9 @@ suppliers = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("deleted", Boolean, nullable=False, server_default=text("false")),
+    Column("rate_requests", Integer),
+    Column("rate_period", Float),
+    Column("max_concurrency", Integer),
     Index("suppliers_version", "version"),
 )
 
@@ -76,6 +81,8 @@ endpoints = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("deleted", Boolean, nullable=False, server_default=text("false")),
+    Column("options", Text, nullable=False, server_default=text("'{}'")),
+    Column("credentials_sealed", LargeBinary),
     Index("endpoints_supplier", "supplier_id", "id"),
     Index("endpoints_version", "version"),
 )
@@ -175,6 +182,7 @@ jobs = Table(
     Column("reason", Text),
     Column("accepted_at", BigInteger, nullable=False),
     Column("worker", Text),
+    Column("ready_at", BigInteger),
     sqlite_with_rowid=False,
 )
 
@@ -210,6 +218,35 @@ queue_depth = Table(
     Column("lane", SmallInteger, primary_key=True, autoincrement=False),
     Column("state", Text, primary_key=True),
     Column("n", BigInteger, nullable=False),
+)
+
+flows = Table(
+    "flows",
+    metadata,
+    Column("lane", SmallInteger, primary_key=True, autoincrement=False),
+    Column("endpoint_id", Id, primary_key=True),
+    Column("supplier_id", Id, nullable=False),
+    Column("finish", BigInteger, nullable=False),
+    Column("told_at", BigInteger, nullable=False),
+    Index("flows_told", "told_at"),
+    sqlite_with_rowid=False,
+)
+
+flow_costs = Table(
+    "flow_costs",
+    metadata,
+    Column("endpoint_id", Id, primary_key=True),
+    Column("cost", BigInteger, nullable=False),
+    Column("told_at", BigInteger, nullable=False),
+    Index("flow_costs_told", "told_at"),
+    sqlite_with_rowid=False,
+)
+
+lane_clocks = Table(
+    "lane_clocks",
+    metadata,
+    Column("lane", SmallInteger, primary_key=True, autoincrement=False),
+    Column("v", BigInteger, nullable=False),
 )
 
 idempotency = Table(
@@ -268,6 +305,28 @@ leaders = Table(
     Column("holder", Id, nullable=False),
     Column("until", BigInteger, nullable=False),
     Column("term", BigInteger, nullable=False),
+)
+
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("endpoint_id", Id, primary_key=True),
+    Column("supplier_id", Id, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("forced", Text),
+    Column("since", BigInteger, nullable=False),
+    Column("opened", Integer, nullable=False),
+    Column("probe_at", BigInteger, nullable=False),
+    Column("reason", Text),
+    Column("version", BigInteger, nullable=False),
+    Index("breakers_version", "version"),
+)
+
+breaker_clock = Table(
+    "breaker_clock",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
 )
 
 scaling = Table(

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from sqlalchemy import TextClause, text
 
-_JOB = "j.delivery_id, j.endpoint_id, j.ordering_key, j.lane, j.state, j.due_at, j.attempt"
+_JOB = "j.delivery_id, j.endpoint_id, j.supplier_id, j.ordering_key, j.lane, j.state, j.due_at, j.attempt"
+_HEADS = 1_000  # ready jobs that are asked for their age: the first of each flow has a rank near the lowest
 _FENCED = """
     state = 'leased' AND (delivery_id, attempt) IN (
         SELECT r.value ->> 0, CAST(r.value ->> 1 AS INTEGER) FROM {rows})
@@ -64,11 +65,11 @@ class Statements:
         """)
         self.insert_jobs = sql("""
             INSERT INTO jobs (delivery_id, event_id, endpoint_id, supplier_id, lane, accepted_at, rank, state,
-                              due_at, ordering_key, attempt, attempt_base)
+                              due_at, ordering_key, attempt, attempt_base, ready_at)
             SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3,
-                   CAST(r.value ->> 5 AS SMALLINT), CAST(r.value ->> 6 AS BIGINT),
+                   CAST(r.value ->> 5 AS SMALLINT), CAST(r.value ->> 10 AS BIGINT),
                    CAST(r.value ->> 6 AS BIGINT), r.value ->> 7, CAST(r.value ->> 8 AS BIGINT), r.value ->> 9,
-                   0, 0
+                   0, 0, CAST(r.value ->> 11 AS BIGINT)
             FROM {rows}
         """)
         # Of each key one delivery at a time is on its way; when there is none, the first that waits goes on.
@@ -104,7 +105,7 @@ class Statements:
                 UPDATE jobs SET state = 'leased', attempt = attempt + 1, due_at = :until, worker = :worker
                 WHERE delivery_id {among.format(which)}
                 RETURNING delivery_id, event_id, endpoint_id, supplier_id, attempt, lane, rank, attempt_base,
-                          ordering_key, accepted_at
+                          ordering_key, accepted_at, COALESCE(ready_at, accepted_at)
             """
 
         self.claim = sql(
@@ -181,6 +182,7 @@ class Statements:
         """)
         self.shift = sql("""
             UPDATE jobs SET state = r.value ->> 1, rank = COALESCE(CAST(r.value ->> 2 AS BIGINT), rank),
+                            ready_at = COALESCE(CAST(r.value ->> 3 AS BIGINT), ready_at),
                             due_at = CASE WHEN r.value ->> 1 = 'ready' THEN NULL ELSE due_at END, worker = NULL
             FROM {rows} WHERE delivery_id = r.value ->> 0
         """)
@@ -201,19 +203,22 @@ class Statements:
         )
         self.revive = sql("""
             UPDATE jobs SET state = r.value ->> 4, due_at = NULL, lane = CAST(r.value ->> 1 AS SMALLINT),
-                            rank = CAST(r.value ->> 2 AS BIGINT), reason = NULL,
+                            rank = CAST(r.value ->> 2 AS BIGINT), ready_at = CAST(r.value ->> 5 AS BIGINT), reason = NULL,
                             attempt_base = COALESCE(CAST(r.value ->> 3 AS INTEGER), attempt_base)
             FROM {rows} WHERE delivery_id = r.value ->> 0
         """)
         self.requeue = sql("""
             INSERT INTO jobs (delivery_id, event_id, endpoint_id, supplier_id, lane, accepted_at, rank, state,
-                              attempt, attempt_base)
+                              attempt, attempt_base, ready_at)
             SELECT d.id, d.event_id, d.endpoint_id, d.supplier_id,
-                   COALESCE(CAST(:to_lane AS SMALLINT), d.lane), :now, :now, 'ready', d.attempts, d.attempts
+                   COALESCE(CAST(:to_lane AS SMALLINT), d.lane), :now, 0, 'ready', d.attempts, d.attempts, :now
             FROM {rows} JOIN deliveries AS d ON d.id = r.value ->> 0
             WHERE d.state = 'delivered' AND d.id BETWEEN :low AND :high
             ON CONFLICT (delivery_id) DO NOTHING
-            RETURNING lane
+            RETURNING delivery_id, endpoint_id, supplier_id, ordering_key, lane, state, due_at, attempt
+        """)
+        self.rank = sql("""
+            UPDATE jobs SET rank = CAST(r.value ->> 1 AS BIGINT) FROM {rows} WHERE delivery_id = r.value ->> 0
         """)
         self.reopen = sql("""
             UPDATE deliveries SET state = 'pending', finished_at = NULL, reason = NULL
@@ -236,7 +241,8 @@ class Statements:
         )
         self.oldest = sql(
             " UNION ALL ".join(
-                f"SELECT {lane}, (SELECT min(rank) FROM jobs WHERE state = 'ready' AND lane = {lane})"
+                f"SELECT {lane}, (SELECT min(since) FROM (SELECT COALESCE(ready_at, accepted_at) AS since FROM jobs "
+                f"WHERE state = 'ready' AND lane = {lane} ORDER BY lane, rank LIMIT {_HEADS}) AS heads{lane})"
                 for lane in range(4)
             )
         )

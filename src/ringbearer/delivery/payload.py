@@ -1,0 +1,106 @@
+"""Payload profiles: what of an event goes to an endpoint, in which form and in which encoding.
+
+ profile   body
+ full      {"id","type","timestamp","data"}: the publisher's data, byte for byte
+ thin      {"id","type","timestamp","link"}: the receiver fetches the event when it wants to know more
+ compact   {"id","type","timestamp","data"}: the fields that the endpoint selects, without null and empty ones
+
+All of it is a function of the event and the endpoint's options, so that each attempt has the same bytes. What
+is signed is the body before it is compressed: what a receiver's framework hands over as the body.
+"""
+
+import gzip
+from collections.abc import Callable
+
+import msgspec
+import zstandard
+
+from ringbearer.delivery.selection import MAX_STEPS, Selection, compiled, weigh
+from ringbearer.domain.deliveries import Lease
+from ringbearer.domain.endpoints import Compression, Endpoint
+from ringbearer.domain.events import body
+from ringbearer.errors import PayloadFailed
+
+Content = Callable[[Lease], bytes]
+"""Makes the bytes that are signed; raises PayloadFailed."""
+
+_GZIP_LEVEL = 6
+_ZSTD_LEVEL = 3
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+def content_for(endpoint: Endpoint, *, public_url: str) -> Content:
+    """What makes an endpoint's bodies. `public_url` is where the links of thin ones begin."""
+    if endpoint.payload == "thin":
+        return _thin(public_url)
+    if endpoint.payload == "compact":
+        return _compact(compiled(endpoint.fields) if endpoint.fields is not None else None)
+    return _full
+
+
+def encoder_for(compression: Compression | None) -> Callable[[bytes], bytes] | None:
+    """What compresses bodies, the same bytes to the same bytes; None when nothing does."""
+    if compression == "gzip":
+        return _gzip
+    if compression == "zstd":
+        return _zstd
+    return None
+
+
+def without_empty(value: object) -> object:
+    """The value without members that are null, "", [] or {}, all the way down; lists keep their places."""
+    if isinstance(value, dict):
+        kept = ((name, without_empty(item)) for name, item in value.items())
+        return {name: item for name, item in kept if not _empty(item)}
+    if isinstance(value, list):
+        return [without_empty(item) for item in value]
+    return value
+
+
+def _empty(value: object) -> bool:
+    return value is None or (isinstance(value, str | list | dict) and not value)
+
+
+def _full(lease: Lease) -> bytes:
+    return body(lease.event_id, lease.event_type, lease.timestamp, lease.data)
+
+
+def _thin(public_url: str) -> Content:
+    link = f"{public_url.rstrip('/')}/v1/events/"
+
+    def content(lease: Lease) -> bytes:
+        return _encode(
+            {
+                "id": lease.event_id,
+                "type": lease.event_type,
+                "timestamp": lease.timestamp,
+                "link": link + lease.event_id,
+            }
+        )
+
+    return content
+
+
+def _compact(selection: Selection | None) -> Content:
+    def content(lease: Lease) -> bytes:
+        try:
+            data = _decode(lease.data)
+            if selection is not None:
+                data = selection.of(data)
+                if weigh(data, MAX_STEPS) > MAX_STEPS:
+                    raise PayloadFailed(f"the selected fields are more than {MAX_STEPS:,} values")
+            text = _encode(without_empty(data)).decode()
+        except RecursionError:
+            raise PayloadFailed("the data is nested too deep for the compact profile") from None
+        return body(lease.event_id, lease.event_type, lease.timestamp, text)
+
+    return content
+
+
+def _gzip(content: bytes) -> bytes:
+    return gzip.compress(content, _GZIP_LEVEL, mtime=0)  # without a time, so that each attempt has the same
+
+
+def _zstd(content: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)

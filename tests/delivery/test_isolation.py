@@ -1,0 +1,85 @@
+"""No endpoint can hurt another: circuits open and close at work, windows adapt, retries keep to their share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from delivery.stage import LONG, Stage
+from ringbearer.domain.deliveries import State
+from ringbearer.limits.breaker import BreakerPolicy
+from ringbearer.misbehaving import Peer, Rogues, answers
+from ringbearer.storage.base import Storage
+from ringbearer.telemetry import BreakerMoved
+
+_IMPATIENT = BreakerPolicy(pause=0.1, jitter=0.0)
+
+
+@pytest.fixture(scope="module")
+def rogues() -> Iterator[Rogues]:
+    """A thread for receivers."""
+    with Rogues() as running:
+        yield running
+
+
+class Patient:
+    """A receiver that answers 503 until it is well."""
+
+    def __init__(self, status: int = 500) -> None:
+        self.well = False
+        self.asked = 0
+        self._status = status
+
+    async def behave(self, peer: Peer) -> None:
+        """500 or 200."""
+        while True:
+            await peer.request()
+            self.asked += 1
+            status = 200 if self.well else self._status
+            await peer.send(b"HTTP/1.1 %d So\r\ncontent-length: 0\r\n\r\n" % status)
+
+
+def _moves(stage: Stage) -> list[str]:
+    return [r.after for r in stage.reports if isinstance(r, BreakerMoved)]
+
+
+def test_an_open_circuit_sends_nothing_and_spends_no_attempt(storage: Storage, rogues: Rogues) -> None:
+    patient = Patient()
+    rogue = rogues.serve(patient.behave)
+    with Stage(storage, policy=BreakerPolicy()) as stage:
+        endpoint = stage.endpoint(rogue.url, retry_schedule=(LONG,) * 3)
+        stage.publish(endpoint, 10)
+        stage.until(lambda: _moves(stage) == ["open"])
+        asked = patient.asked
+        (parked,) = stage.publish(endpoint)
+        stage.until_state([parked], State.SCHEDULED)
+        found = stage.detail(parked)
+    assert patient.asked == asked
+    assert (found.attempt_count, found.attempts) == (0, [])
+    assert found.reason == "its endpoint's circuit is open"
+    assert found.due_at is not None
+
+
+def test_a_receiver_that_is_well_again_gets_everything(storage: Storage, rogues: Rogues) -> None:
+    patient = Patient()
+    rogue = rogues.serve(patient.behave)
+    good = rogues.serve(answers)
+    with Stage(storage, policy=_IMPATIENT) as stage:
+        endpoint = stage.endpoint(rogue.url, retry_schedule=(0.05,) * 200)
+        deliveries = stage.publish(endpoint, 40)
+        stage.until(lambda: len(_moves(stage)) >= 2)  # opened, and its probe failed
+        others = stage.publish(stage.endpoint(good.url), 20)
+        stage.until_state(others, State.DELIVERED)
+        patient.well = True
+        stage.until_state(deliveries, State.DELIVERED)
+        stage.until(lambda: _moves(stage)[-1] == "closed")
+    assert storage.breakers.count_open() == 0
+
+
+def test_a_client_error_opens_no_circuit(storage: Storage, rogues: Rogues) -> None:
+    patient = Patient(404)
+    rogue = rogues.serve(patient.behave)
+    with Stage(storage) as stage:
+        endpoint = stage.endpoint(rogue.url, retry_schedule=())
+        deliveries = stage.publish(endpoint, 30)
+        stage.until_state(deliveries, State.DEAD)
+    assert _moves(stage) == []
