@@ -92,7 +92,9 @@ class Services:
         self.storage.close()
 
     async def _follow_order(self) -> None:
-        await asyncio.to_thread(self.storage.ledger.flows.exchange, now=clock.now())
+        ledger, now = self.storage.ledger, clock.now()
+        await asyncio.to_thread(ledger.flows.exchange, now=now)
+        await asyncio.to_thread(ledger.parking.follow, now=now)
 
     def presence(self, kind: str, signals: ProcessSignals) -> Presence:
         """This process's heartbeat, which carries its signals."""

@@ -24,6 +24,7 @@ from ringbearer.storage.ledger import Admission
 T = TypeVar("T")
 DAY = 86_400 * clock.SECOND
 ENDPOINT = "ep_" + "1" * 32
+HIGH = LANES.index("high")
 NORMAL = LANES.index("normal")
 _serial = itertools.count()
 SECRET = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"

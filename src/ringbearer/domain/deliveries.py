@@ -5,6 +5,7 @@ ready ──claim──▸ leased ──2xx──▸ delivered ──replay─�
   ▲                │ ├─retry──▸ scheduled ──due──▸ ready
   │                │ ├─give up─▸ dead ──replay──▸ ready
   │                │ └─endpoint disabled─▸ held ──enabled──▸ ready
+  │ └─parked─▸ scheduled
   └─released, or lease expired─┘     (any but leased and finished) ──cancel──▸ cancelled
 """
 
@@ -36,7 +37,7 @@ class State(StrEnum):
 
 MOVES: dict[State, frozenset[State]] = {
     State.WAITING: frozenset({State.READY, State.SCHEDULED, State.HELD, State.CANCELLED}),
-    State.READY: frozenset({State.LEASED, State.HELD, State.CANCELLED}),
+    State.READY: frozenset({State.LEASED, State.SCHEDULED, State.HELD, State.CANCELLED}),
     State.LEASED: frozenset(
         {State.READY, State.DELIVERED, State.SCHEDULED, State.DEAD, State.HELD, State.CANCELLED}
     ),

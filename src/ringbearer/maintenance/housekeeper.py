@@ -123,7 +123,9 @@ class Housekeeper:
         ):
             self._telemetry.emit(HistoryPruned(removed))
             await asyncio.sleep(_PRUNE_PAUSE)
-        await asyncio.to_thread(lambda: self._storage.ledger.flows.forget(now=clock.now()))
+        ledger = self._storage.ledger
+        await asyncio.to_thread(lambda: ledger.flows.forget(now=clock.now()))
+        await asyncio.to_thread(lambda: ledger.parking.forget(now=clock.now()))
         await asyncio.to_thread(lambda: retention.forget_closed(before=clock.now() - self._retention))
         await asyncio.to_thread(lambda: self._storage.nodes.bury(after=_BURY_SECONDS))
         await asyncio.to_thread(lambda: self._storage.scaling.prune(before=clock.now() - self._retention))

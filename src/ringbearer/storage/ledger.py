@@ -16,6 +16,7 @@ from ringbearer.domain.deliveries import Lease, Outcome, State
 from ringbearer.domain.suppliers import Tier
 from ringbearer.storage.database import Database
 from ringbearer.storage.flows import Flows
+from ringbearer.storage.parking import Parking
 from ringbearer.storage.statements import Selection, Statements
 
 _SHARDS = 16  # of the depth counters, so that processes seldom wait for each other's row
@@ -82,6 +83,7 @@ class Ledger:
         self._shard = os.getpid() % _SHARDS
         self._sql = Statements(database.rows, database.skip_locked, database.among)
         self.flows = Flows(database)
+        self.parking = Parking(database, database.among, self._count)
 
     # ── in ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -157,11 +159,13 @@ class Ledger:
             states = [
                 _first_state(a, key, enabled) for key, (_, enabled) in zip(keys, a.endpoints, strict=True)
             ]
+            parked = self._parked(a, states) if self.parking else {}
             ranks = iter(self._ranks(a, states))
             for ordinal, (endpoint_id, _) in enumerate(a.endpoints):
                 key, state = keys[ordinal], states[ordinal]
                 if key is not None:
                     ordered.add((endpoint_id, key))
+                due_at, reason = parked.get(endpoint_id, (a.deliver_at, None))
                 moved[a.lane, state] += 1
                 jobs.append(
                     (
@@ -173,10 +177,11 @@ class Ledger:
                         a.lane,
                         next(ranks) if state in _PLACED else 0,
                         state,
-                        a.deliver_at,
+                        due_at,
                         key,
                         a.accepted_at,
                         a.deliver_at or a.accepted_at,
+                        reason,
                     )
                 )
         if ordered:
@@ -189,6 +194,17 @@ class Ledger:
             connection.execute(self._sql.insert_jobs, rows)
         moved.update(self._promote(connection, ordered))
         self._count(connection, moved)
+
+    def _parked(self, admission: Admission, states: list[State]) -> dict[str, tuple[int, str]]:
+        """When those are due that cannot be sent now, and why; their states become scheduled."""
+        found: dict[str, tuple[int, str]] = {}
+        for ordinal, (endpoint_id, _) in enumerate(admission.endpoints):
+            if states[ordinal] is State.READY:
+                due = self.parking.due(endpoint_id, admission.accepted_at)
+                if due is not None:
+                    found[endpoint_id] = due
+                    states[ordinal] = State.SCHEDULED
+        return found
 
     def _ranks(self, admission: Admission, states: Sequence[State]) -> list[int]:
         """The ranks of those of its deliveries that queue up now; the others get theirs when their time has come."""

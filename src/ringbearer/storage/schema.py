@@ -9,6 +9,7 @@ queue_depth     how many jobs there are per lane and state, kept by whoever move
 idempotency     which event a publisher's key already stands for
 replays         replays in progress and done
 flows, flow_costs, lane_clocks   what processes tell each other of the fair order within a lane
+parked          endpoints that take nothing for now, so that their deliveries are not in the way
 rate_windows    when rate-limited endpoints were last sent to
 nodes           which processes run, and what they last reported of themselves
 leaders         who leads what only one process may do, and until when
@@ -247,6 +248,16 @@ lane_clocks = Table(
     metadata,
     Column("lane", SmallInteger, primary_key=True, autoincrement=False),
     Column("v", BigInteger, nullable=False),
+)
+
+parked = Table(
+    "parked",
+    metadata,
+    Column("endpoint_id", Id, primary_key=True),
+    Column("until", BigInteger, nullable=False),
+    Column("spacing", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("parked_at", BigInteger, nullable=False),
 )
 
 idempotency = Table(

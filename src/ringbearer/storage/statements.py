@@ -65,11 +65,12 @@ class Statements:
         """)
         self.insert_jobs = sql("""
             INSERT INTO jobs (delivery_id, event_id, endpoint_id, supplier_id, lane, accepted_at, rank, state,
-                              due_at, ordering_key, attempt, attempt_base, ready_at)
+                              due_at, ordering_key, attempt, attempt_base, ready_at,
+                              reason)
             SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3,
                    CAST(r.value ->> 5 AS SMALLINT), CAST(r.value ->> 10 AS BIGINT),
                    CAST(r.value ->> 6 AS BIGINT), r.value ->> 7, CAST(r.value ->> 8 AS BIGINT), r.value ->> 9,
-                   0, 0, CAST(r.value ->> 11 AS BIGINT)
+                   0, 0, CAST(r.value ->> 11 AS BIGINT), r.value ->> 12
             FROM {rows}
         """)
         # Of each key one delivery at a time is on its way; when there is none, the first that waits goes on.

@@ -34,6 +34,15 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("flow_costs_told", "flow_costs", ["told_at"], unique=False)
+    op.create_table(
+        "parked",
+        sa.Column("endpoint_id", _ID, nullable=False),
+        sa.Column("until", sa.BigInteger(), nullable=False),
+        sa.Column("spacing", sa.BigInteger(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("parked_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("endpoint_id"),
+    )
     clocks = op.create_table(
         "lane_clocks",
         sa.Column("lane", sa.SmallInteger(), autoincrement=False, nullable=False),

@@ -1,0 +1,212 @@
+"""Parking: the ready deliveries of an endpoint that cannot take them leave the ready set in bulk, and come back spaced.
+
+So a claim never walks over them. What arrives while an endpoint is parked is stored as scheduled at once.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, TextClause, text
+
+from ringbearer import clock
+from ringbearer.domain.deliveries import State
+from ringbearer.storage.database import Database
+
+PARKED = "parked: "
+"""What the reason of a parked delivery begins with."""
+_CHUNK = 500  # deliveries in one transaction, so that nobody waits long behind it
+_LOOK = 20_000  # deliveries that are looked up at a time
+_LONGEST = (
+    3_600 * clock.SECOND
+)  # how far they are spread; those beyond it come together, and are parked again
+_OVERLAP = 5 * clock.SECOND
+
+_encode = msgspec.json.Encoder().encode
+_Moves = Counter[tuple[int, str]]
+
+
+class Park(msgspec.Struct, frozen=True, gc=False):
+    """An endpoint that takes nothing until a stored time, and then one delivery each `spacing` microseconds."""
+
+    endpoint_id: str
+    until: int
+    spacing: int
+    reason: str
+
+
+class _Place(NamedTuple):
+    delivery_id: str
+    endpoint_id: str
+    lane: int
+
+
+class _Line:
+    """Where the next delivery of a parked endpoint queues up."""
+
+    __slots__ = ("next_due", "park")
+
+    def __init__(self, park: Park) -> None:
+        self.park = park
+        self.next_due = park.until
+
+    def take(self) -> int:
+        """When the next one is due."""
+        due = self.next_due
+        self.next_due = min(due + self.park.spacing, self.park.until + _LONGEST)
+        return due
+
+
+class Parking:
+    """Parks and unparks. Blocks, and raises StoreUnavailable; `count` books moves in a transaction.
+
+    Of endpoints that are parked every process learns by `follow`; until then some arrivals come to be claimed, and
+    whoever finds that they cannot be sent puts them back one by one.
+    """
+
+    def __init__(self, database: Database, among: str, count: Callable[[Connection, _Moves], None]) -> None:
+        self._database = database
+        self._count = count
+        self._lines: dict[str, _Line] = {}
+        self._lock = threading.Lock()
+        rows = database.rows
+        self._write = text(f"""
+            INSERT INTO parked (endpoint_id, until, spacing, reason, parked_at)
+            SELECT r.value ->> 0, CAST(r.value ->> 1 AS BIGINT), CAST(r.value ->> 2 AS BIGINT), r.value ->> 3, :now
+            FROM {rows} WHERE true
+            ON CONFLICT (endpoint_id) DO UPDATE SET until = excluded.until, spacing = excluded.spacing,
+                reason = excluded.reason, parked_at = excluded.parked_at
+        """)
+        self._remove = text(f"DELETE FROM parked WHERE endpoint_id IN (SELECT r.value ->> 0 FROM {rows})")
+        self._in_force = text("SELECT endpoint_id, until, spacing, reason FROM parked WHERE until > :now")
+        # Both of these are rare and hold no lock: they walk an index rather than that each delivery pays for another.
+        self._ready = text(f"""
+            SELECT delivery_id, endpoint_id, lane FROM jobs
+            WHERE state = 'ready' AND endpoint_id IN (SELECT r.value ->> 0 FROM {rows})
+            ORDER BY lane, rank LIMIT {_LOOK}
+        """)
+        self._scheduled = text(f"""
+            SELECT delivery_id, endpoint_id, lane FROM jobs
+            WHERE state = 'scheduled' AND reason LIKE '{PARKED}%'
+              AND due_at > :now AND endpoint_id IN (SELECT r.value ->> 0 FROM {rows})
+            ORDER BY due_at LIMIT {_LOOK}
+        """)
+
+        def move(before: str) -> str:
+            return f"""
+                UPDATE jobs SET state = 'scheduled', due_at = CAST(r.value ->> 1 AS BIGINT), reason = r.value ->> 2
+                FROM {rows} WHERE delivery_id = r.value ->> 0 AND delivery_id {
+                among.format(f'''
+                    SELECT delivery_id FROM jobs WHERE state = '{before}'
+                      AND delivery_id IN (SELECT r.value ->> 0 FROM {rows}) {database.skip_locked}''')
+            }
+                RETURNING lane
+            """
+
+        self._park = text(move("ready"))
+        self._hasten = text(move("scheduled"))
+
+    def __repr__(self) -> str:
+        return f"<Parking of {len(self._lines)} endpoints>"
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __contains__(self, endpoint_id: object) -> bool:
+        return endpoint_id in self._lines
+
+    def park(self, parks: Sequence[Park], *, now: int) -> int:
+        """Move what these endpoints have ready away, in their order; returns how many deliveries that were."""
+        if not parks:
+            return 0
+        lines = {park.endpoint_id: _Line(park) for park in parks}
+        with self._database.write(durable=False) as connection:
+            connection.execute(
+                self._write, {"rows": _text([msgspec.structs.astuple(p) for p in parks]), "now": now}
+            )
+        with self._lock:
+            self._lines |= lines
+        moved = 0
+        for places in self._look(self._ready, lines, {}):
+            for start in range(0, len(places), _CHUNK):
+                moved += self._move(places[start : start + _CHUNK], lines)
+        return moved
+
+    def unpark(self, endpoint_ids: Iterable[str], *, now: int) -> int:
+        """Let these endpoints have their parked deliveries now; returns how many there were."""
+        wanted = dict.fromkeys(endpoint_ids)
+        if not wanted:
+            return 0
+        with self._database.write(durable=False) as connection:
+            connection.execute(self._remove, {"rows": _text([(e,) for e in wanted])})
+        with self._lock:
+            for endpoint_id in wanted:
+                self._lines.pop(endpoint_id, None)
+        hastened = 0
+        for places in self._look(self._scheduled, wanted, {"now": now}):
+            for start in range(0, len(places), _CHUNK):
+                rows = [(place.delivery_id, now, None) for place in places[start : start + _CHUNK]]
+                with self._database.write(durable=False) as connection:
+                    hastened += len(connection.execute(self._hasten, {"rows": _text(rows)}).all())
+        return hastened
+
+    def due(self, endpoint_id: str, now: int) -> tuple[int, str] | None:
+        """When a delivery that arrives is due, and why, if its endpoint is parked."""
+        with self._lock:
+            line = self._lines.get(endpoint_id)
+            if line is None or line.park.until <= now:
+                return None
+            return line.take(), PARKED + line.park.reason
+
+    def follow(self, *, now: int) -> None:
+        """Learn what other processes parked and unparked."""
+        with self._database.read() as connection:
+            found = [Park(*row) for row in connection.execute(self._in_force, {"now": now})]
+        with self._lock:
+            before, self._lines = self._lines, {}
+            for park in found:
+                known = before.get(park.endpoint_id)
+                self._lines[park.endpoint_id] = (
+                    known if known is not None and known.park == park else _Line(park)
+                )
+
+    def forget(self, *, now: int) -> int:
+        """Remove what is no longer in force; returns how many rows."""
+        with self._database.write(durable=False) as connection:
+            removed: int = connection.execute(
+                text("DELETE FROM parked WHERE until < :before"), {"before": now - _OVERLAP}
+            ).rowcount
+        return removed
+
+    def _look(
+        self, statement: TextClause, endpoints: Iterable[str], parameters: dict[str, object]
+    ) -> Iterable[list[_Place]]:
+        """What there is to move, a look at a time; the last is the one that finds less than it could."""
+        given = parameters | {"rows": _text([(e,) for e in endpoints])}
+        while True:
+            with self._database.read() as connection:
+                places = [_Place(*row) for row in connection.execute(statement, given)]
+            if places:
+                yield places
+            if len(places) < _LOOK:
+                return
+
+    def _move(self, places: Sequence[_Place], lines: dict[str, _Line]) -> int:
+        rows = []
+        for place in places:
+            line = lines[place.endpoint_id]
+            rows.append((place.delivery_id, line.take(), PARKED + line.park.reason))
+        with self._database.write(durable=False) as connection:
+            lanes = [lane for (lane,) in connection.execute(self._park, {"rows": _text(rows)})]
+            moves: _Moves = Counter()
+            for lane in lanes:
+                moves[lane, State.READY] -= 1
+                moves[lane, State.SCHEDULED] += 1
+            self._count(connection, moves)
+        return len(lanes)
+
+
+def _text(rows: Sequence[Sequence[object]]) -> str:
+    return _encode(rows).decode()
