@@ -34,6 +34,7 @@ from ringbearer.maintenance.presence import Duty, Leadership, Presence
 from ringbearer.monitor.prometheus import PrometheusMetrics
 from ringbearer.queue.bell import Bell, PostgresBell, SocketBell
 from ringbearer.queue.database import DatabaseQueue
+from ringbearer.queue.steering import Steering
 from ringbearer.redis_link import open_redis, parse
 from ringbearer.scaling.signals import ProcessSignals
 from ringbearer.settings import Settings
@@ -77,6 +78,9 @@ class Services:
             table=self.storage.breakers, telemetry=self.telemetry, policy=settings.breaker_policy
         )
         self.guard = Guard(allow_networks=settings.allow_networks, own_hosts=own_hosts(settings))
+        self.steering = Steering(
+            plans=self.storage.plans, ledger=self.storage.ledger, telemetry=self.telemetry
+        )
         self.order = Looper("order", self._follow_order, interval=_ORDER_SECONDS)
         self.ca_file = str(settings.ca_file) if settings.ca_file is not None else None
 
@@ -95,6 +99,7 @@ class Services:
         ledger, now = self.storage.ledger, clock.now()
         await asyncio.to_thread(ledger.flows.exchange, now=now)
         await asyncio.to_thread(ledger.parking.follow, now=now)
+        await asyncio.to_thread(self.steering.follow, now=now)
 
     def presence(self, kind: str, signals: ProcessSignals) -> Presence:
         """This process's heartbeat, which carries its signals."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ringbearer.domain.events import LANES, Priority
+from ringbearer.domain.events import LANES
 from ringbearer.domain.suppliers import Tier
 
-WEIGHTS: tuple[int, ...] = (8, 4, 2, 1)
+WEIGHTS: tuple[int, int, int, int] = (8, 4, 2, 1)
 """Shares of urgent, high, normal and bulk when all of them have work."""
 TIER_WEIGHTS: dict[Tier, float] = {"standard": 1.0, "premium": 2.0, "enterprise": 4.0}
 """Shares of a supplier against others in the same lane, when all of them have work."""
@@ -13,11 +13,6 @@ FIRST_COST = 50_000
 """Microseconds that a delivery is taken to hold a slot, before one of its endpoint has shown it."""
 
 _MAX_SUPPLIERS = 20_000  # in a lane that are remembered; above it, those that nobody misses are forgotten
-
-
-def lane_of(priority: Priority | None) -> int:
-    """The lane of what a publisher asked for; `normal` when it did not say."""
-    return LANES.index(priority or "normal")
 
 
 class Shares:

@@ -15,8 +15,8 @@ from ringbearer.domain.endpoints import EVENT_TYPE, MAX_EVENT_TYPE
 from ringbearer.domain.events import NewEvent
 from ringbearer.domain.suppliers import SUPPLIER_ID
 from ringbearer.errors import InvalidInput, NotFound, Overloaded, StoreUnavailable
-from ringbearer.priority import lane_of
 from ringbearer.queue.base import Queue
+from ringbearer.rules import Rules
 from ringbearer.storage.catalog import Subscriptions
 from ringbearer.storage.ledger import Accepted, Admission, Ledger
 from ringbearer.telemetry import EventsAccepted, EventsRefused, StoreFailed, Telemetry
@@ -40,6 +40,7 @@ _MAX_TAGS = 20
 _MAX_TAG = 64
 _MAX_AHEAD = 366 * 86_400 * clock.SECOND
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]*")
+_USUAL_RULES = Rules()
 _encode = msgspec.json.Encoder().encode
 
 
@@ -51,12 +52,19 @@ class Publisher:
     """
 
     def __init__(
-        self, *, cache: WebhookCacheManager, ledger: Ledger, queue: Queue, telemetry: Telemetry
+        self,
+        *,
+        cache: WebhookCacheManager,
+        ledger: Ledger,
+        queue: Queue,
+        telemetry: Telemetry,
+        rules: Callable[[], Rules] = lambda: _USUAL_RULES,
     ) -> None:
         self._cache = cache
         self._ledger = ledger
         self._queue = queue
         self._telemetry = telemetry
+        self._rules = rules
         self._waiting: deque[_Waiting] = deque()
         self._events_waiting = 0
         self._bytes_waiting = 0
@@ -89,7 +97,7 @@ class Publisher:
         hit, subscriptions = self._cache.peek(event.supplier_id)
         if not hit:
             return False
-        self._enqueue([admit(event, subscriptions, clock.now())], answered)
+        self._enqueue([admit(event, subscriptions, clock.now(), self._rules())], answered)
         return True
 
     async def publish(self, event: NewEvent) -> Accepted:
@@ -98,7 +106,7 @@ class Publisher:
         Raises InvalidInput, NotFound (the supplier), Overloaded and StoreUnavailable.
         """
         subscriptions = await self._cache.get(event.supplier_id)
-        (accepted,) = await self.commit([admit(event, subscriptions, clock.now())])
+        (accepted,) = await self.commit([admit(event, subscriptions, clock.now(), self._rules())])
         return accepted
 
     async def publish_batch(
@@ -111,7 +119,7 @@ class Publisher:
         """
         suppliers = {event.supplier_id for event in events if isinstance(event, NewEvent)}
         known = await asyncio.to_thread(self._cache.lookup, suppliers)
-        now = clock.now()
+        now, rules = clock.now(), self._rules()
         answers: list[Accepted | InvalidInput | NotFound | None] = []
         admissions = []
         for event in events:
@@ -119,7 +127,7 @@ class Publisher:
                 answers.append(event)
                 continue
             try:
-                admissions.append(admit(event, known[event.supplier_id], now))
+                admissions.append(admit(event, known[event.supplier_id], now, rules))
                 answers.append(None)
             except (InvalidInput, NotFound) as error:
                 answers.append(error)
@@ -267,8 +275,10 @@ def _check_fan_out(admissions: Sequence[Admission]) -> None:
         raise InvalidInput(message, [("", message)])
 
 
-def admit(event: NewEvent, subscriptions: Subscriptions | None, now: int) -> Admission:
-    """Check an event, match it with the endpoints that want it, and give it an id; `now` is a stored time.
+def admit(
+    event: NewEvent, subscriptions: Subscriptions | None, now: int, rules: Rules = _USUAL_RULES
+) -> Admission:
+    """Check an event, match it with the endpoints that want it, and give it a lane and an id; `now` is a stored time.
 
     Raises InvalidInput with every problem found, or NotFound for an unknown supplier.
     """
@@ -282,13 +292,23 @@ def admit(event: NewEvent, subscriptions: Subscriptions | None, now: int) -> Adm
     keyed = event.idempotency_key is not None
     deliver_at = clock.from_datetime(event.deliver_at) if event.deliver_at is not None else None
     happened_at = clock.from_datetime(event.timestamp) if event.timestamp is not None else now
+    lane, reason = rules.lane(
+        event.type,
+        subscriptions.supplier,
+        now,
+        asked=event.priority,
+        tags=event.tags,
+        occasion=event.occasion_date,
+    )
     return Admission(
         event_id=ids.event(),
         supplier_id=event.supplier_id,
         type=event.type,
         timestamp=clock.to_rfc3339(happened_at),
         data=bytes(event.data).decode(),
-        lane=lane_of(event.priority),
+        lane=lane,
+        asked=event.priority,
+        reason=reason,
         accepted_at=now,
         tier=subscriptions.supplier.tier,
         endpoints=subscriptions.wanting(event.type),

@@ -112,6 +112,13 @@ class ScalingDecided(Report, frozen=True):
     rule: str
 
 
+class PlanChanged(Report, frozen=True):
+    """What the queue follows has changed in this process: what was and what is, by name, and why."""
+
+    changes: dict[str, str]
+    reason: str
+
+
 class StoreFailed(Report, frozen=True):
     """The store did not take or answer something; `during` names the operation."""
 

@@ -9,19 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringbearer.domain.events import LANES, Priority
+from ringbearer.domain.events import LANES
 from ringbearer.domain.suppliers import Tier
-from ringbearer.priority import FIRST_COST, TIER_WEIGHTS, WEIGHTS, Costs, FairOrder, Shares, lane_of
+from ringbearer.priority import FIRST_COST, TIER_WEIGHTS, WEIGHTS, Costs, FairOrder, Shares
 
 weights = st.lists(st.integers(1, 20), min_size=1, max_size=6)
 demands = st.lists(st.integers(0, 40), min_size=1, max_size=60)
-
-
-@pytest.mark.parametrize(
-    ("said", "lane"), [("urgent", 0), ("high", 1), ("normal", 2), ("bulk", 3), (None, 2)]
-)
-def test_the_lane_of_what_a_publisher_asked_for(said: Priority | None, lane: int) -> None:
-    assert lane_of(said) == lane
 
 
 def test_every_lane_has_a_weight_and_the_more_important_has_more() -> None:

@@ -61,6 +61,7 @@ async def _serve(services: Services) -> None:
         ledger=services.storage.ledger,
         queue=services.queue,
         telemetry=services.telemetry,
+        rules=lambda: services.steering.rules,
     )
     scaler = WebhookScalingManager(
         storage=services.storage, telemetry=services.telemetry, term=lambda: leadership.term

@@ -42,6 +42,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     occasion_date: date | None = None
     priority: Priority
+    priority_reason: str | None = None
+    """The name of the rule that chose its lane; null when none did."""
     deliver_at: Moment | None = None
     ordering_key: str | None = None
     tags: tuple[str, ...] = ()

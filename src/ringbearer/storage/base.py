@@ -15,6 +15,7 @@ from ringbearer.storage.history import History
 from ringbearer.storage.ledger import Ledger
 from ringbearer.storage.nodes import Nodes
 from ringbearer.storage.overview import Overview
+from ringbearer.storage.plans import Plans
 from ringbearer.storage.retention import Retention
 from ringbearer.storage.scaling import ScalingRecords
 from ringbearer.storage.vault import Vault
@@ -31,6 +32,7 @@ class Storage:
         self.retention = retention
         self.vault = vault
         self.catalog = Catalog(database, vault)
+        self.plans = Plans(database)
         self.ledger = Ledger(database)
         self.history = History(database)
         self.overview = Overview(database)

@@ -241,6 +241,7 @@ def _event(row: Row[Any]) -> Event:
         idempotency_key=row.idempotency_key,
         occasion_date=datetime.fromisoformat(row.occasion_date).date() if row.occasion_date else None,
         priority=LANES[row.lane],
+        priority_reason=row.lane_reason,
         deliver_at=clock.to_datetime(row.deliver_at) if row.deliver_at is not None else None,
         ordering_key=row.ordering_key,
         tags=tuple(msgspec.json.decode(row.tags)) if row.tags else (),

@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import Connection, Row, TextClause
 
 from ringbearer.domain.deliveries import Lease, Outcome, State
+from ringbearer.domain.events import Priority
 from ringbearer.domain.suppliers import Tier
 from ringbearer.storage.database import Database
 from ringbearer.storage.flows import Flows
@@ -54,6 +55,10 @@ class Admission(msgspec.Struct, kw_only=True, gc=False):
     """A digest of what the publisher said: what tells a repetition from a contradiction."""
     occasion_date: str | None = None
     tier: Tier = "standard"
+    asked: Priority | None = None
+    """The priority that the publisher asked for."""
+    reason: str | None = None
+    """The name of the rule that chose the lane, if one did."""
     tags: str | None = None
 
 
@@ -151,6 +156,8 @@ class Ledger:
                     a.ordering_key,
                     a.tags,
                     a.accepted_at,
+                    a.asked,
+                    a.reason,
                 )
             )
             stem = "dlv_" + a.event_id[4:]

@@ -10,6 +10,7 @@ idempotency     which event a publisher's key already stands for
 replays         replays in progress and done
 flows, flow_costs, lane_clocks   what processes tell each other of the fair order within a lane
 parked          endpoints that take nothing for now, so that their deliveries are not in the way
+plans           documents that steer the running system: priorities, the queue, the season
 rate_windows    when rate-limited endpoints were last sent to
 nodes           which processes run, and what they last reported of themselves
 leaders         who leads what only one process may do, and until when
@@ -130,6 +131,8 @@ events = Table(
     Column("ordering_key", Text),
     Column("tags", Text),
     Column("created_at", BigInteger, nullable=False),
+    Column("asked", Text),
+    Column("lane_reason", Text),
     postgresql_partition_by="RANGE (id)",
 )
 
@@ -258,6 +261,16 @@ parked = Table(
     Column("spacing", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
     Column("parked_at", BigInteger, nullable=False),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
 )
 
 idempotency = Table(

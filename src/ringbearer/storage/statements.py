@@ -50,10 +50,11 @@ class Statements:
         """)
         self.insert_events = sql("""
             INSERT INTO events (id, supplier_id, type, timestamp, data, lane, idempotency_key, occasion_date,
-                                deliver_at, ordering_key, tags, created_at)
+                                deliver_at, ordering_key, tags, created_at, asked, lane_reason)
             SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4,
                    CAST(r.value ->> 5 AS SMALLINT), r.value ->> 6, r.value ->> 7,
-                   CAST(r.value ->> 8 AS BIGINT), r.value ->> 9, r.value ->> 10, CAST(r.value ->> 11 AS BIGINT)
+                   CAST(r.value ->> 8 AS BIGINT), r.value ->> 9, r.value ->> 10, CAST(r.value ->> 11 AS BIGINT),
+                   r.value ->> 12, r.value ->> 13
             FROM {rows}
         """)
         self.insert_deliveries = sql("""

@@ -14,6 +14,17 @@ _ID = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 def upgrade() -> None:
     """Begin the lanes' virtual time where the times end by which jobs were ranked before."""
     op.add_column("jobs", sa.Column("ready_at", sa.BigInteger(), nullable=True))
+    op.add_column("events", sa.Column("asked", sa.Text(), nullable=True))
+    op.add_column("events", sa.Column("lane_reason", sa.Text(), nullable=True))
+    op.create_table(
+        "plans",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
     op.create_table(
         "flows",
         sa.Column("lane", sa.SmallInteger(), autoincrement=False, nullable=False),

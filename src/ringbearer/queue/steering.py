@@ -1,0 +1,96 @@
+"""Steering: every process follows the stored plans and the season, and tells of each change."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from ringbearer import clock
+from ringbearer.queue.plan import QueuePlan, differences, in_season
+from ringbearer.rules import PriorityConfiguration, Rules
+from ringbearer.season import Season, SeasonScalingConfig, SeasonState
+from ringbearer.storage.ledger import Ledger
+from ringbearer.storage.plans import Plans
+from ringbearer.telemetry import PlanChanged, Telemetry
+
+_log = logging.getLogger(__name__)
+R = TypeVar("R")
+P = TypeVar("P", PriorityConfiguration, QueuePlan, SeasonScalingConfig)
+
+PRIORITIES, QUEUE, SEASON = "priorities", "queue", "season"
+"""The names of the stored plans."""
+
+
+class Steering:
+    """What is in force now: rules, plan and season. `follow` is called about twice a second, and after each change.
+
+    Reading the attributes never blocks; whoever needs several that belong together takes them from one thread.
+    """
+
+    def __init__(self, *, plans: Plans, ledger: Ledger, telemetry: Telemetry) -> None:
+        self._plans = plans
+        self._ledger = ledger
+        self._telemetry = telemetry
+        self._versions: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self.rules = Rules()
+        self.season = Season()
+        self.season_state = SeasonState()
+        self.base = QueuePlan()
+        """The plan without what the season asks for."""
+        self.plan = self.base
+        """The plan in force."""
+
+    def __repr__(self) -> str:
+        return f"<Steering {self._versions}, {self.season_state.phase}>"
+
+    def follow(self, *, now: int) -> None:
+        """Take over what was changed, and what the calendar changes. Blocks; raises StoreUnavailable."""
+        with self._lock:
+            versions = self._plans.versions()
+            if versions != self._versions:
+                self._load(versions)
+                self._versions = versions
+            self._apply(now)
+
+    def store(self, name: str, plan: P, *, now: int, reason: str) -> int:
+        """Write a plan down and follow it at once; returns its version. Blocks; raises StoreUnavailable."""
+        version = self._plans.put(name, msgspec.json.encode(plan).decode(), now=now, reason=reason)
+        self.follow(now=now)
+        return version
+
+    def _load(self, versions: dict[str, int]) -> None:
+        changed = {name for name, version in versions.items() if version != self._versions.get(name)}
+        if PRIORITIES in changed:
+            self.rules = self._read(PRIORITIES, PriorityConfiguration, Rules, self.rules)
+        if SEASON in changed:
+            self.season = self._read(SEASON, SeasonScalingConfig, Season, self.season)
+        if QUEUE in changed:
+            self.base = self._read(QUEUE, QueuePlan, lambda plan: plan, self.base)
+
+    def _read(self, name: str, kind: type[P], make: Callable[[P], R], before: R) -> R:
+        """What is made of a stored plan; one that a newer version wrote, and that means nothing here, is left."""
+        stored = self._plans.get(name)
+        if stored is None:
+            return before
+        try:
+            made = make(msgspec.json.decode(stored.body, type=kind))
+        except msgspec.ValidationError as error:
+            _log.error("the stored plan of %s cannot be followed: %s", name, error)
+            return before
+        _log.info("plan followed", extra={"plan": name, "version": stored.version, "reason": stored.reason})
+        return made
+
+    def _apply(self, now: int) -> None:
+        state = self.season.state(clock.to_datetime(now))
+        plan = in_season(self.base, state)
+        changed = differences(self.plan, plan) | differences(self.season_state, state)
+        weights = self.rules.configuration.weights()
+        self._ledger.flows.weigh({t: w * state.tier_reserves.get(t, 1.0) for t, w in weights.items()})
+        if changed:
+            self.plan, self.season_state = plan, state
+            told = {name: f"{old} → {new}" for name, (old, new) in changed.items()}
+            _log.info("what the queue follows has changed", extra={"changes": told, "reason": state.reason})
+            self._telemetry.emit(PlanChanged(told, state.reason))
