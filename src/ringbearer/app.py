@@ -31,6 +31,7 @@ from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.looper import Looper
 from ringbearer.maintenance.housekeeper import Housekeeper
 from ringbearer.maintenance.presence import Duty, Leadership, Presence
+from ringbearer.monitor.monitor import WebhookPerformanceMonitor
 from ringbearer.monitor.prometheus import PrometheusMetrics
 from ringbearer.queue.bell import Bell, PostgresBell, SocketBell
 from ringbearer.queue.database import DatabaseQueue
@@ -76,6 +77,9 @@ class Services:
         self.cache = _cache(settings, self.storage, self.vault, self.telemetry)
         self.breakers = Breakers(
             table=self.storage.breakers, telemetry=self.telemetry, policy=settings.breaker_policy
+        )
+        self.monitor = WebhookPerformanceMonitor(
+            storage=self.storage, telemetry=self.telemetry, process=self.node_id
         )
         self.guard = Guard(allow_networks=settings.allow_networks, own_hosts=own_hosts(settings))
         self.steering = Steering(
@@ -249,6 +253,7 @@ async def _work(services: Services) -> None:
     services.cache.start()
     services.order.start()
     signals.start()
+    services.monitor.start()
     presence.start()
     leadership.start()
     follower = Looper("breakers", services.follow_breakers, interval=_FOLLOW_SECONDS)
@@ -262,6 +267,7 @@ async def _work(services: Services) -> None:
     await signals.stop()
     thread.join()
     await follower.stop()
+    await services.monitor.stop()
     if thread.error is not None:
         raise thread.error
 

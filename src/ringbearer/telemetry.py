@@ -43,19 +43,40 @@ class DeliveriesClaimed(Report, frozen=True):
 
 
 class AttemptMade(msgspec.Struct, frozen=True, gc=False):
-    """One finished try, as part of a batch. `accept_to_send` counts from when the event was accepted, or from its
-    `deliver_at`, and is None but for first attempts."""
+    """One finished try, as part of a batch. Moments are stored times.
+
+    `outcome` is `delivered`, or who caused the failure: `receiver` (its answer, its absence, its configuration)
+    or `ours`. `state` is what became of the delivery. `accept_to_send` counts in seconds from when the event was
+    accepted, or from its `deliver_at`, and is None but for first attempts. `first_byte_at` is None when nothing
+    went out.
+    """
 
     outcome: str
     send_seconds: float
     accept_to_send: float | None
     reused_connection: bool
+    lane: int
+    tier: str
+    supplier_id: str
+    endpoint_id: str
+    event_type: str
+    attempt: int
+    state: State
+    error: str | None
+    """The code of the error, without its sentence."""
+    accepted_at: int
+    ready_at: int
+    """Since when it might be sent: when it was accepted, fell due, or its endpoint's limits let it."""
+    claimed_at: int
+    first_byte_at: int | None
+    answered_at: int
 
 
 class AttemptsMade(Report, frozen=True):
-    """A batch of tries came to an end."""
+    """A batch of tries came to an end and was written down, which was done at `settled_at`, a stored time."""
 
     attempts: Sequence[AttemptMade]
+    settled_at: int
 
 
 class DeliveriesSettled(Report, frozen=True):

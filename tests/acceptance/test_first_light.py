@@ -57,6 +57,17 @@ async def _publish_and_look(service: Service) -> None:
         metrics = (await client.get("/metrics")).text
         assert "ringbearer_events_accepted_total 1.0" in metrics
         assert "ringbearer_accept_to_send_seconds_count 1.0" in metrics
+        assert await _measured(client) == [("normal", 1)]
+
+
+async def _measured(client: httpx.AsyncClient) -> list[tuple[str, int]]:
+    """What was delivered by lane, once the worker has written it, as it does every two seconds."""
+    for _ in range(int(_ARRIVAL_SECONDS / 0.2)):
+        lanes = (await client.get("/v1/figures?window=600")).json()["items"]
+        if lanes:
+            return [(lane["key"], lane["delivered"]) for lane in lanes]
+        await asyncio.sleep(0.2)
+    return []
 
 
 async def _look_again(service: Service) -> None:

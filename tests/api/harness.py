@@ -20,10 +20,12 @@ from ringbearer.domain import keys
 from ringbearer.domain.deliveries import Attempt, Outcome, Record, State
 from ringbearer.domain.endpoints import Target
 from ringbearer.domain.keys import Key
+from ringbearer.monitor.monitor import WebhookPerformanceMonitor
 from ringbearer.scaling.manager import WebhookScalingManager
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.ledger import Admission
 from ringbearer.storage.vault import Vault, generate_key
+from ringbearer.telemetry import Telemetry
 from ringbearer.testing import Application, LocalServer
 
 Json = dict[str, object]
@@ -98,8 +100,13 @@ class Api:
         self.invalidated: list[str] = []
         self.reconciled = 0
         self.woken = 0
+        self.telemetry = Telemetry()
+        self.monitor = WebhookPerformanceMonitor(
+            storage=self.storage, telemetry=self.telemetry, process="api"
+        )
         self.services = ApiServices(
             storage=self.storage,
+            monitor=self.monitor,
             guard=Guard(),
             authenticator=Authenticator(self.storage.catalog),
             tester=self._test,
@@ -152,6 +159,10 @@ class Api:
         client = httpx.Client(base_url=self.url, headers=headers, timeout=30, verify=_NO_TLS)
         self._clients.append(client)
         return client
+
+    def write_figures(self) -> None:
+        """Have written what this process measured, as it is when the process ends."""
+        asyncio.run(self.monitor.stop())
 
     # ── what there is ───────────────────────────────────────────────────────────────────────────────────
 

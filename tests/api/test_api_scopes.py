@@ -38,8 +38,10 @@ CHANGES_OF_ENDPOINTS = {
 }
 RETRIES = {"retryDelivery", "startReplay"}
 ADMIN_ONLY = {"setBreaker", "putSupplier", "deleteSupplier", "createKey", "listKeys", "deleteKey"}
-LISTS = {"listBreakers", "listSuppliers", "listDeliveries"}
 SCALING = {"getScaling", "changeScaling", "listScalingDecisions"}
+OPERATORS_ONLY = {"getQueueTimes", "getThroughput", "getErrors"}
+"""What keys of the whole service may see, and no supplier's."""
+LISTS = {"listBreakers", "listSuppliers", "listDeliveries", "getFigures"}
 
 
 class World:
@@ -122,7 +124,7 @@ def test_an_orchestrator_reaches_only_the_number_of_workers(
 @by_name
 def test_a_supplier_reaches_its_own(api: Api, world: World, operation: Operation) -> None:
     answer = world.ask(api.as_("supplier:lumen"), operation)
-    if operation.name in ADMIN_ONLY | SCALING:
+    if operation.name in ADMIN_ONLY | SCALING | OPERATORS_ONLY:
         problem(answer, 403)
     else:
         assert answer.status_code in (200, 201, 202, 204)
@@ -134,7 +136,7 @@ def test_a_supplier_cannot_tell_anothers_from_what_is_not_there(
 ) -> None:
     stranger = api.as_("supplier:other")
     answer = world.ask(stranger, operation)
-    if operation.name in ADMIN_ONLY | SCALING:
+    if operation.name in ADMIN_ONLY | SCALING | OPERATORS_ONLY:
         problem(answer, 403)
     elif operation.name in LISTS:
         assert answer.status_code == 200

@@ -8,7 +8,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
-from ringbearer.api import breakers, deliveries, endpoints, events, keys, pages, scaling, suppliers
+from ringbearer.api import breakers, deliveries, endpoints, events, figures, keys, pages, scaling, suppliers
 from ringbearer.api.auth import KEY_IN_SCOPE
 from ringbearer.api.operations import allowed_methods
 from ringbearer.api.problems import Answer, Refusal, answer_to
@@ -41,6 +41,10 @@ HANDLERS = (
     deliveries.retry_delivery,
     deliveries.start_replay,
     deliveries.get_replay,
+    figures.get_figures,
+    figures.get_queue_times,
+    figures.get_throughput,
+    figures.get_errors,
     keys.create_key,
     keys.list_keys,
     keys.delete_key,

@@ -16,6 +16,7 @@ from ringbearer.api.deliveries import (
 from ringbearer.api.endpoint_forms import EndpointChange, NewEndpoint
 from ringbearer.api.endpoints import EndpointWithSecret, NewSecret, PreviewBody, Rotation
 from ringbearer.api.events import EventDetail
+from ringbearer.api.figures import FiguresAnswer, FiguresQuery, WindowQuery
 from ringbearer.api.ingest import BatchAnswer
 from ringbearer.api.keys import KeyWithText, NewKey
 from ringbearer.api.reading import PageQuery
@@ -28,10 +29,12 @@ from ringbearer.domain.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_DATA
 from ringbearer.domain.keys import Key
 from ringbearer.domain.scaling import Decision
 from ringbearer.domain.suppliers import Supplier
+from ringbearer.monitor.results import ErrorRates, ProcessingTimeMetrics, ThroughputMetrics
 
 EVERYBODY = ""
 """For routes that ask for no key."""
 _READERS = "admin, read, or the supplier's own"
+_OPERATORS = "admin or read"
 _OWNERS = "admin, or the supplier's own"
 _MIB = 1024 * 1024
 
@@ -370,6 +373,42 @@ MANAGEMENT: tuple[Operation, ...] = (
         "See how far a replay is.",
         ReplayProgress,
         problems=(404,),
+    ),
+    _get(
+        "/v1/figures",
+        "getFigures",
+        "Figures",
+        "Counts, rates and percentiles of each stage over a window, by group, from all processes. Percentiles are "
+        "within 1 %. Suppliers and endpoints lag by up to a minute.",
+        FiguresAnswer,
+        query=FiguresQuery,
+    ),
+    _get(
+        "/v1/figures/queue",
+        "getQueueTimes",
+        "Figures",
+        "How the queue is worked off: waiting, in flight, waits by lane, and how long the store takes.",
+        ProcessingTimeMetrics,
+        keys=_OPERATORS,
+        query=WindowQuery,
+    ),
+    _get(
+        "/v1/figures/throughput",
+        "getThroughput",
+        "Figures",
+        "Events accepted, attempts made and deliveries done, a second and by the minute.",
+        ThroughputMetrics,
+        keys=_OPERATORS,
+        query=WindowQuery,
+    ),
+    _get(
+        "/v1/figures/errors",
+        "getErrors",
+        "Figures",
+        "What failed: by whose fault, by lane, by code, and the endpoints where most did.",
+        ErrorRates,
+        keys=_OPERATORS,
+        query=WindowQuery,
     ),
     Operation(
         "POST",

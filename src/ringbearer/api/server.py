@@ -96,6 +96,7 @@ async def _serve(services: Services) -> None:
     services.cache.start()
     services.order.start()
     signals.start()
+    services.monitor.start()
     presence.start()
     leadership.start()
     try:
@@ -106,6 +107,7 @@ async def _serve(services: Services) -> None:
         await services.order.stop()
         await signals.stop()
         await publisher.stop()
+        await services.monitor.stop()
 
 
 class Front:
@@ -133,6 +135,7 @@ class Front:
         self._management = create_app(
             ApiServices(
                 storage=services.storage,
+                monitor=services.monitor,
                 guard=services.guard,
                 authenticator=authenticator,
                 tester=send_test,

@@ -11,6 +11,7 @@ from ringbearer.api.changes import ChangeLimit
 from ringbearer.domain.deliveries import Attempt
 from ringbearer.domain.endpoints import Target
 from ringbearer.errors import Overloaded, StoreUnavailable
+from ringbearer.monitor.monitor import WebhookPerformanceMonitor
 from ringbearer.scaling.manager import WebhookScalingManager
 from ringbearer.storage.base import Storage
 
@@ -63,6 +64,7 @@ class ApiServices:
     """Everything that the handlers touch."""
 
     storage: Storage
+    monitor: WebhookPerformanceMonitor
     guard: UrlGuard
     authenticator: Authenticator
     tester: Callable[[Target], Awaitable[Attempt]]

@@ -11,6 +11,7 @@ from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.delivery.courier import Courier, Return
 from ringbearer.delivery.gate import Gate, later
 from ringbearer.delivery.outcome import Exchange, Health, health, record
+from ringbearer.delivery.report import attempt_made
 from ringbearer.delivery.retry import judge
 from ringbearer.delivery.routes import Route, Routes
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
@@ -99,7 +100,11 @@ class HighPerformanceWebhookProcessor:
         admitted: list[tuple[Lease, Route]] = []
         try:
             for lease in leases:
-                verdict = self._admit(lease, known[lease.supplier_id], now)
+                subscriptions = known[lease.supplier_id]
+                lease.claimed_at = lease.claimed_at or now
+                if subscriptions is not None:
+                    lease.tier = subscriptions.supplier.tier
+                verdict = self._admit(lease, subscriptions, now)
                 if isinstance(verdict, Route):
                     admitted.append((lease, verdict))
                 elif verdict is not None:
@@ -145,9 +150,9 @@ class HighPerformanceWebhookProcessor:
         return [Outcome(lease=lease, state=State.READY) for lease in self._gate.take_waiting()]
 
     def report(self) -> None:
-        """Tell telemetry of the tries that came to an end since the last time."""
+        """Tell telemetry of the tries that came to an end since the last time; call it when they are settled."""
         if self._attempts:
-            self._telemetry.emit(AttemptsMade(self._attempts))
+            self._telemetry.emit(AttemptsMade(self._attempts, clock.now()))
             self._attempts = []
 
     def abandon(self) -> list[Lease]:
@@ -272,24 +277,13 @@ class HighPerformanceWebhookProcessor:
             self.gone[endpoint.id] = verdict.reason or "the receiver says that it is gone"
         if verdict.slow_until is not None:
             self._gate.pause(endpoint.id, verdict.slow_until)
-        first_byte = returned.first_byte_at
-        attempts.append(
-            AttemptMade(
-                outcome="delivered" if verdict.state is State.DELIVERED else "failed",
-                send_seconds=exchange.duration / clock.SECOND,
-                accept_to_send=(
-                    max(0, first_byte - lease.accepted_at) / clock.SECOND
-                    if first_byte is not None and lease.attempt == 1
-                    else None
-                ),
-                reused_connection=returned.reused,
-            )
-        )
+        written = record(exchange)
+        attempts.append(attempt_made(lease, returned, verdict.state, written.error))
         return Outcome(
             lease=lease,
             state=verdict.state,
             due_at=verdict.due_at,
-            record=record(exchange),
+            record=written,
             reason=verdict.reason,
         )
 

@@ -212,7 +212,6 @@ class Worker:
 
     def _settle(self) -> bool:
         """Write down what came to an end; on failure everything is kept for the next time."""
-        self._processor.report()
         self._disable_gone()
         batch, began = self._unsettled[:_SETTLE_MOST], clock.monotonic()
         failpoints.reach("worker.settling")
@@ -221,6 +220,7 @@ class Worker:
         except StoreUnavailable as error:
             return self._postpone_settling(error)
         failpoints.reach("worker.settled")
+        self._processor.report()
         self._settled(batch, settled, began)
         return True
 

@@ -71,6 +71,10 @@ class Lease(msgspec.Struct, kw_only=True, gc=False):
     data: str
     ready_at: int = 0
     """Since when it may be sent: when it was accepted, or fell due."""
+    tier: str = "standard"
+    """The supplier's tier, known once the worker has looked it up."""
+    claimed_at: int = 0
+    """When the worker began with it."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,6 +66,9 @@ class PrometheusMetrics:
         self._refused = counter("ringbearer_events_refused_total", "Events not taken.", ["reason"])
         self._claimed = counter("ringbearer_deliveries_claimed_total", "Deliveries leased by workers.")
         self._attempts = counter("ringbearer_attempts_total", "Tries to deliver.", ["outcome"])
+        self._failures = counter(
+            "ringbearer_failures_total", "Failed tries, by whose fault it was.", ["cause"]
+        )
         self._deliveries = counter("ringbearer_deliveries_total", "What deliveries became.", ["state"])
         self._fenced = counter("ringbearer_outcomes_fenced_total", "Outcomes whose lease had been lost.")
         self._moved = counter("ringbearer_deliveries_moved_total", "Moves by background work.", ["how"])
@@ -167,9 +170,12 @@ class PrometheusMetrics:
         waits = [attempt.accept_to_send for attempt in attempts if attempt.accept_to_send is not None]
         _observe_all(self._accept_to_send, waits)
         count = len(report.attempts)
+        ours = sum(attempt.outcome == "ours" for attempt in attempts)
         for labelled, n in (
             (self._attempts.labels("delivered"), delivered),
             (self._attempts.labels("failed"), count - delivered),
+            (self._failures.labels("ours"), ours),
+            (self._failures.labels("receiver"), count - delivered - ours),
             (self._connections.labels("reused"), reused),
             (self._connections.labels("new"), count - reused),
         ):

@@ -17,12 +17,13 @@ from ringbearer.storage.nodes import Nodes
 from ringbearer.storage.overview import Overview
 from ringbearer.storage.plans import Plans
 from ringbearer.storage.retention import Retention
+from ringbearer.storage.rollups import Rollups
 from ringbearer.storage.scaling import ScalingRecords
 from ringbearer.storage.vault import Vault
 
 
 class Storage:
-    """One database with its readers and writers: catalog, ledger, history, nodes, breakers, scaling, retention.
+    """One database with its readers and writers: catalog, ledger, history, nodes, breakers, scaling, retention, rollups.
 
     Everything here blocks: an event loop calls it from a thread.
     """
@@ -39,6 +40,7 @@ class Storage:
         self.nodes = Nodes(database)
         self.breakers = BreakerTable(database)
         self.scaling = ScalingRecords(database)
+        self.rollups = Rollups(database)
 
     def __repr__(self) -> str:
         return f"<Storage on {self.database!r}>"

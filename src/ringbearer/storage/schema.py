@@ -17,6 +17,7 @@ leaders         who leads what only one process may do, and until when
 breakers        endpoints that are, or were, left alone, numbered by breaker_clock for those who follow
 scaling         one row: the policy, the latest decision on the number of workers, who shall run how many
 scaling_decisions   what was decided or changed, by whom and why
+rollups         what was measured, by minute, hour and day; and how far minutes were summed up (rollup_marks)
 config_version  grows with each change of a supplier or endpoint, so that caches can follow
 
 On PostgreSQL events, deliveries and attempts are partitioned by day, so that retention drops whole tables.
@@ -374,6 +375,32 @@ scaling_decisions = Table(
     Column("rule", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("inputs", Text, nullable=False),
+)
+
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("level", SmallInteger, primary_key=True, autoincrement=False),
+    Column("dimension", Id, primary_key=True),
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", Id, primary_key=True),
+    Column("process", Id, primary_key=True),
+    Column("attempts", BigInteger, nullable=False),
+    Column("delivered", BigInteger, nullable=False),
+    Column("receiver", BigInteger, nullable=False),
+    Column("ours", BigInteger, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("dead", BigInteger, nullable=False),
+    Column("sketches", Text, nullable=False),
+    Index("rollups_key", "level", "dimension", "key", "at"),
+    sqlite_with_rowid=False,
+)
+
+rollup_marks = Table(
+    "rollup_marks",
+    metadata,
+    Column("level", SmallInteger, primary_key=True, autoincrement=False),
+    Column("until", BigInteger, nullable=False),
 )
 
 PARTITIONED = {"events": "evt", "deliveries": "dlv", "attempts": "dlv"}

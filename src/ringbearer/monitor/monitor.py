@@ -1,0 +1,302 @@
+"""The monitor: what telemetry feeds; what alerts, reports and pages read."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+from ringbearer import clock
+from ringbearer.domain.deliveries import State
+from ringbearer.domain.events import LANES
+from ringbearer.errors import InvalidInput, StoreUnavailable
+from ringbearer.looper import Looper
+from ringbearer.monitor.figures import Figures, Reader, percentiles
+from ringbearer.monitor.recorder import DIMENSIONS, STAGES, Recorder
+from ringbearer.monitor.results import (
+    CommitTimes,
+    DeliveryTimes,
+    ErrorRates,
+    FailureCount,
+    LaneTimes,
+    Measured,
+    ProcessingTimeMetrics,
+    ThroughputMetrics,
+    ThroughputPoint,
+    measured,
+)
+from ringbearer.storage.base import Storage
+from ringbearer.telemetry import AttemptMade, AttemptsMade, Telemetry
+
+_log = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 2.0
+"""Between two writes of what was measured: how old the store's figures of lanes, types and errors can be."""
+DEFAULT_WINDOW = 300.0
+_WORST = 10
+_MINUTE = 60 * clock.SECOND
+
+GroupBy = Literal["lane", "tier", "outcome", "path", "type", "supplier", "endpoint", "error"]
+_PARTS = {"lane": 0, "tier": 1, "outcome": 2}
+
+
+class WebhookPerformanceMonitor:
+    """Measures this process, and reads the figures of all processes together.
+
+    What is reported to `telemetry` is counted by the minute and written to the store every two seconds (of
+    suppliers and endpoints when the minute is over) while the monitor runs: between `start` and `stop`, or in an
+    `async with` block. Reading needs no running. All methods raise StoreUnavailable when the store is away.
+    """
+
+    def __init__(self, *, storage: Storage, telemetry: Telemetry, process: str) -> None:
+        self._storage = storage
+        self._recorder = Recorder(telemetry, process=process)
+        self._reader = Reader(storage.rollups)
+        self._looper = Looper("monitor", self._flush, interval=FLUSH_SECONDS)
+
+    def __repr__(self) -> str:
+        return f"<WebhookPerformanceMonitor with {self._recorder!r}>"
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def start(self) -> None:
+        """Begin to write what is measured, in the running event loop."""
+        self._looper.start()
+
+    async def stop(self) -> None:
+        """End; what was measured until now is written first, if the store takes it."""
+        await self._looper.stop()
+        try:
+            await asyncio.to_thread(self._write, everything=True)
+        except StoreUnavailable as error:
+            _log.warning("the last measurements could not be written: %s", error)
+
+    # ── reading ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def window(
+        self,
+        since: int,
+        until: int,
+        *,
+        group_by: GroupBy = "lane",
+        key: str | None = None,
+        where: Mapping[str, str] | None = None,
+    ) -> dict[str, Figures]:
+        """The figures of all processes in [since, until), stored times, by group; blocks.
+
+        `group_by` lane, tier or outcome may be narrowed by the two others (`where={"tier": "premium"}`); `key`
+        asks for one supplier, endpoint, type or error only.
+        """
+        dimension = "path" if group_by in _PARTS else group_by
+        if dimension not in DIMENSIONS:
+            raise InvalidInput(
+                f"there is no group {group_by!r}; there are: lane, tier, outcome, path, type, …"
+            )
+        return self._reader.grouped(
+            dimension,
+            since=since,
+            until=until,
+            now=clock.now(),
+            key=key,
+            by=_grouping(group_by, where or {}),
+        )
+
+    def series(
+        self,
+        since: int,
+        until: int,
+        step: int,
+        *,
+        dimension: str = "path",
+        key: str | None = None,
+        where: Mapping[str, str] | None = None,
+    ) -> dict[int, Figures]:
+        """The figures by spans of `step` microseconds; blocks. `where` narrows paths as in `window`."""
+        by = _grouping("path", where or {})
+        return self._reader.series(
+            dimension,
+            since=since,
+            until=until,
+            step=step,
+            now=clock.now(),
+            key=key,
+            wanted=(lambda name: by(name) is not None) if dimension == "path" else (lambda name: True),
+        )
+
+    def flows(self, since: int, until: int) -> dict[str, Figures]:
+        """Events accepted, refused, … and deliveries claimed, settled, … in a window, by name; blocks."""
+        return self._reader.grouped("flow", since=since, until=until, now=clock.now())
+
+    async def measured(
+        self, since: int, until: int, *, group_by: GroupBy = "lane", key: str | None = None
+    ) -> list[Measured]:
+        """`window` as what is shown: counts, rates and the percentiles of each stage, the busiest first."""
+        found = await asyncio.to_thread(self.window, since, until, group_by=group_by, key=key)
+        rows = [measured(name, figures, until - since) for name, figures in found.items()]
+        return sorted(rows, key=lambda row: -row.attempts)
+
+    # ── the methods that were asked for ─────────────────────────────────────────────────────────────────
+
+    async def track_webhook_delivery_times(self, times: Sequence[AttemptMade] = ()) -> DeliveryTimes:
+        """Count these attempts in, and tell how long each stage of deliveries took in the last five minutes.
+
+        In the running system telemetry hands over every attempt; an application that sends by itself calls this.
+        """
+        if times:
+            self._recorder.take(AttemptsMade(times, clock.now()))
+        await asyncio.to_thread(self._write)
+        now = clock.now()
+        found = await asyncio.to_thread(
+            self.window, now - int(DEFAULT_WINDOW) * clock.SECOND, now + 1, group_by="path"
+        )
+        together = _together(found)
+        return DeliveryTimes(
+            taken=len(times),
+            window=DEFAULT_WINDOW,
+            attempts=together.attempts,
+            stages={name: together.distribution(name) for name in STAGES},
+        )
+
+    async def monitor_queue_processing_times(self, window: float = DEFAULT_WINDOW) -> ProcessingTimeMetrics:
+        """How long deliveries wait in each lane, how many do, and how long commits, claims and settles take."""
+        return await asyncio.to_thread(self._processing_times, window)
+
+    async def track_throughput_metrics(self, window: float = 3_600.0) -> ThroughputMetrics:
+        """Events accepted, attempts made and deliveries done, a second and minute by minute, with the peak."""
+        return await asyncio.to_thread(self._throughput, window)
+
+    async def monitor_error_rates(self, window: float = DEFAULT_WINDOW) -> ErrorRates:
+        """The share of attempts that failed, by whose fault, by lane, by code, and where it is worst."""
+        return await asyncio.to_thread(self._error_rates, window)
+
+    # ── in a thread ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _processing_times(self, window: float) -> ProcessingTimeMetrics:
+        now = clock.now()
+        lanes = self.window(now - int(window * clock.SECOND), now + 1)
+        flows = self.flows(now - int(window * clock.SECOND), now + 1)
+        ledger = self._storage.ledger
+        depth, oldest = ledger.depth(), ledger.oldest()
+        return ProcessingTimeMetrics(
+            window=window,
+            lanes=[
+                LaneTimes(
+                    lane=name,
+                    waiting=sum(d.count for d in depth if d.lane == lane and d.state is State.READY),
+                    in_flight=sum(d.count for d in depth if d.lane == lane and d.state is State.LEASED),
+                    oldest_age=max(0, now - oldest.get(lane, now)) / clock.SECOND,
+                    wait=lanes.get(name, Figures()).distribution("claim"),
+                    reach=lanes.get(name, Figures()).distribution("reach"),
+                    whole=lanes.get(name, Figures()).distribution("whole"),
+                )
+                for lane, name in enumerate(LANES)
+            ],
+            commits=CommitTimes(
+                **{
+                    field: percentiles(flows.get(flow, Figures()).sketches[0])
+                    for field, flow in (("accept", "accepted"), ("claim", "claimed"), ("settle", "settled"))
+                }
+            ),
+        )
+
+    def _throughput(self, window: float) -> ThroughputMetrics:
+        now = clock.now()
+        since = (now - int(window * clock.SECOND)) // _MINUTE * _MINUTE
+        points: dict[int, ThroughputPoint] = {}
+
+        def point(at: int) -> ThroughputPoint:
+            return points.setdefault(at, ThroughputPoint(at=clock.to_datetime(at)))
+
+        for at, figures in self.series(since, now + 1, _MINUTE).items():
+            point(at).attempts, point(at).delivered = figures.attempts, figures.delivered
+        accepted = self._reader.series(
+            "flow", key="accepted", since=since, until=now + 1, step=_MINUTE, now=now
+        )
+        for at, figures in accepted.items():
+            point(at).accepted = figures.attempts
+        series = [points[at] for at in sorted(points)]
+        seconds = (now - since) / clock.SECOND
+        return ThroughputMetrics(
+            window=seconds,
+            accepted_per_second=sum(p.accepted for p in series) / seconds,
+            attempts_per_second=sum(p.attempts for p in series) / seconds,
+            delivered_per_second=sum(p.delivered for p in series) / seconds,
+            peak=max(series, key=lambda p: p.delivered, default=None),
+            minutes=series,
+        )
+
+    def _error_rates(self, window: float) -> ErrorRates:
+        now = clock.now()
+        since, until = now - int(window * clock.SECOND), now + 1
+        lanes = self.window(since, until)
+        together = _together(lanes)
+        codes = self.window(since, until, group_by="error")
+        worst = sorted(
+            self.window(since, until, group_by="endpoint").items(),
+            key=lambda item: (item[1].delivered - item[1].attempts, item[0]),
+        )
+        return ErrorRates(
+            window=window,
+            attempts=together.attempts,
+            error_rate=1 - together.success if together.success is not None else None,
+            receiver=together.receiver,
+            ours=together.ours,
+            dead=together.dead,
+            by_lane={name: 1 - f.success for name, f in lanes.items() if f.success is not None},
+            by_code=sorted(
+                (FailureCount(key=code, failed=f.attempts) for code, f in codes.items()),
+                key=lambda count: (-count.failed, count.key),
+            ),
+            worst_endpoints=[
+                FailureCount(key=key, failed=f.attempts - f.delivered)
+                for key, f in worst[:_WORST]
+                if f.attempts > f.delivered
+            ],
+        )
+
+    async def _flush(self) -> float | None:
+        await asyncio.to_thread(self._write)
+        return None
+
+    def _write(self, *, everything: bool = False) -> None:
+        now = clock.now()
+        lost = self._recorder.lost_minutes
+        rows = self._recorder.drain(now, everything=everything)
+        try:
+            self._storage.rollups.write(rows)
+        except BaseException:
+            self._recorder.give_back(rows)
+            raise
+        finally:
+            self._recorder.forget(now)
+            if self._recorder.lost_minutes > lost:
+                _log.error("measurements of a minute were lost: the store did not take them for too long")
+
+
+def _grouping(group_by: str, where: Mapping[str, str]) -> Callable[[str], str | None]:
+    """From a key of a dimension to the name of its group; None for what `where` leaves out."""
+    if group_by not in _PARTS and group_by != "path":
+        return lambda key: key
+    part = _PARTS.get(group_by)
+
+    def by(key: str) -> str | None:
+        parts = key.split("/")
+        if any(parts[_PARTS[name]] != wanted for name, wanted in where.items()):
+            return None
+        return key if part is None else parts[part]
+
+    return by
+
+
+def _together(found: Mapping[str, Figures]) -> Figures:
+    together = Figures()
+    for figures in found.values():
+        together.merge(figures)
+    return together

@@ -1,0 +1,88 @@
+"""Figures over HTTP: by group, over a window, and a supplier's own for a supplier's key."""
+
+import pytest
+
+from api.harness import Api, pointers, problem
+from ringbearer import clock
+from ringbearer.domain.deliveries import State
+from ringbearer.telemetry import AttemptMade, AttemptsMade, EventsAccepted
+
+
+@pytest.fixture
+def measured(api: Api) -> Api:
+    """An API in whose process three attempts were measured."""
+    now = clock.now()
+    attempts = [
+        AttemptMade(
+            outcome="delivered" if ok else "receiver",
+            send_seconds=0.2,
+            accept_to_send=0.1,
+            reused_connection=True,
+            lane=lane,
+            tier=tier,
+            supplier_id=supplier,
+            endpoint_id=f"ep_{supplier}",
+            event_type="booking.confirmed",
+            attempt=1,
+            state=State.DELIVERED if ok else State.SCHEDULED,
+            error=None if ok else "http_500",
+            accepted_at=now - 300_000,
+            ready_at=now - 300_000,
+            claimed_at=now - 250_000,
+            first_byte_at=now - 200_000,
+            answered_at=now,
+        )
+        for lane, tier, supplier, ok in (
+            (0, "premium", "lumen", True),
+            (0, "standard", "other", True),
+            (2, "standard", "other", False),
+        )
+    ]
+    api.telemetry.emit(AttemptsMade(attempts, now))
+    api.telemetry.emit(EventsAccepted(3, 0, 3, 0.01))
+    api.write_figures()
+    return api
+
+
+def test_figures_are_told_by_group(measured: Api) -> None:
+    reader = measured.as_("read")
+    lanes = reader.get("/v1/figures").json()["items"]
+    assert [(item["key"], item["attempts"], item["success"]) for item in lanes] == [
+        ("urgent", 2, 1.0),
+        ("normal", 1, 0.0),
+    ]
+    assert lanes[0]["stages"]["reach"]["p99"] == pytest.approx(0.1, rel=0.011)
+    tiers = reader.get("/v1/figures?by=tier").json()["items"]
+    assert {item["key"]: item["attempts"] for item in tiers} == {"standard": 2, "premium": 1}
+    errors = reader.get("/v1/figures?by=error").json()["items"]
+    assert [(item["key"], item["attempts"]) for item in errors] == [("http_500", 1)]
+    one = reader.get("/v1/figures?by=endpoint&key=ep_other").json()["items"]
+    assert [(item["key"], item["failed_by_receiver"]) for item in one] == [("ep_other", 1)]
+
+
+def test_the_window_is_what_was_asked_for(measured: Api) -> None:
+    reader = measured.as_("read")
+    long_ago = {"after": "2020-01-01T00:00:00Z", "before": "2020-01-02T00:00:00Z"}
+    answer = reader.get("/v1/figures", params=long_ago).json()
+    assert (answer["items"], answer["until"]) == ([], "2020-01-02T00:00:00Z")
+    assert pointers(reader.get("/v1/figures?window=0")) == ["/window"]
+    assert pointers(reader.get("/v1/figures?by=colour")) == ["/by"]
+    wrong = {"after": "2020-01-02T00:00:00Z", "before": "2020-01-01T00:00:00Z"}
+    assert pointers(reader.get("/v1/figures", params=wrong)) == ["/after"]
+
+
+def test_a_suppliers_key_sees_that_suppliers_figures_only(measured: Api) -> None:
+    own = measured.as_("supplier:lumen")
+    assert [(i["key"], i["attempts"]) for i in own.get("/v1/figures").json()["items"]] == [("lumen", 1)]
+    problem(own.get("/v1/figures?by=supplier&key=other"), 404)
+    problem(own.get("/v1/figures?by=endpoint"), 403)
+
+
+def test_the_service_as_a_whole(measured: Api) -> None:
+    reader = measured.as_("read")
+    queue = reader.get("/v1/figures/queue").json()
+    assert queue["lanes"][0]["wait"]["count"] == 2
+    throughput = reader.get("/v1/figures/throughput").json()
+    assert sum(minute["accepted"] for minute in throughput["minutes"]) == 3
+    errors = reader.get("/v1/figures/errors?window=600").json()
+    assert (errors["attempts"], errors["receiver"]) == (3, 1)
