@@ -23,7 +23,7 @@ class Pages(Api):
 
     def __init__(self, serving: Serving, directory: Path, *, changes_per_minute: int = 0) -> None:
         super().__init__(serving, directory, changes_per_minute=changes_per_minute)
-        self.pulse = Pulse(Looker(self.storage, dict), interval=0.05)
+        self.pulse = Pulse(Looker(self.storage, totals=dict), interval=0.05)
 
     def __enter__(self) -> Self:
         api = create_app(self.services)

@@ -272,7 +272,7 @@ def test_the_live_page_streams_figures_and_deliveries(pages: Pages) -> None:
                 (made,) = pages.event("lumen", [str(endpoint["id"])])
             if made is not None and made in seen.get("newest", ""):
                 break
-    assert set(seen) == {"figures", "newest", "sample"}
+    assert set(seen) == {"figures", "system", "newest", "sample"}
     assert len(json.loads(seen["sample"])) == 4
 
 

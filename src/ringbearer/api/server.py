@@ -130,7 +130,13 @@ class Front:
             await tidy(services.storage.ledger, services.queue, services.telemetry)
 
         self.ingest = Ingest(publisher=publisher, authenticator=authenticator)
-        self.pulse = Pulse(Looker(services.storage, services.metrics.totals))
+        self.pulse = Pulse(
+            Looker(
+                services.storage,
+                totals=services.metrics.totals,
+                ping=services.redis.ping if services.redis is not None else None,
+            )
+        )
         self._probes = Probes(storage=services.storage, metrics=services.metrics)
         self._management = create_app(
             ApiServices(

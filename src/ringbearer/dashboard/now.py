@@ -15,6 +15,7 @@ from ringbearer.dashboard.sessions import Visitor
 from ringbearer.dashboard.vitals import Vitals
 from ringbearer.errors import Overloaded
 
+_RATES = ("accepted", "attempts", "retries")
 _ASK_AGAIN = 10  # looks between two questions whether the session still holds
 
 
@@ -48,6 +49,7 @@ async def _events(visitor: Visitor, services: PageServices) -> AsyncIterator[byt
             return
         looks += 1
         yield _event("figures", fragment("parts/now.html", "figures", found))
+        yield _event("system", fragment("parts/now.html", "system", found))
         yield _event("newest", fragment("parts/now.html", "newest", found))
         yield _event("sample", msgspec.json.encode(_sample(found)).decode())
 
@@ -68,5 +70,5 @@ def _samples(services: PageServices) -> list[list[float | None]]:
 
 
 def _sample(found: Vitals) -> list[float | None]:
-    """A point of the chart: seconds since the epoch, accepted, delivered and failed in a second."""
-    return [found.at / clock.SECOND, found.accepted_rate, found.delivered_rate, found.failed_rate]
+    """A point of the chart: seconds since the epoch; deliveries accepted, tries, and repeated tries a second."""
+    return [found.at / clock.SECOND, *(round(found.total(name), 1) for name in _RATES)]

@@ -1,16 +1,20 @@
-"""Vitals: one look at everything that the page *Now* shows."""
+"""Vitals: one look at everything that the page *Now* shows, over all processes of the service."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from ringbearer import clock
+from ringbearer.domain.breakers import Circuit
 from ringbearer.domain.deliveries import Delivery, State
 from ringbearer.domain.events import LANES
+from ringbearer.errors import StoreUnavailable
 from ringbearer.storage.base import Storage
-from ringbearer.storage.history import Filter
+from ringbearer.storage.nodes import Node
+from ringbearer.storage.search import Filter
 
 _NEWEST = 12
+_CIRCUITS = 5
 _WAITING = (State.READY, State.WAITING)
 
 
@@ -25,18 +29,24 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Vitals(msgspec.Struct, frozen=True, kw_only=True):
-    """What is going on at a moment. Rates are per second since the look before; None when there was none."""
+    """What is going on at a moment, a stored time. Rates are per second, over the last few."""
 
     at: int
     lanes: tuple[Lane, ...]
     dead: int
     held: int
     newest: tuple[Delivery, ...]
-    totals: dict[str, float]
-    """What this machine's processes have counted since they started."""
-    accepted_rate: float | None = None
-    delivered_rate: float | None = None
-    failed_rate: float | None = None
+    nodes: tuple[Node, ...]
+    circuits: tuple[Circuit, ...]
+    """Some of the endpoints that are left alone."""
+    circuits_open: int
+    store_seconds: float
+    """How long the store took for this look."""
+    redis_seconds: float | None
+    """How long Redis took to answer; None when it did not."""
+    redis_used: bool
+    cache_hits: float | None
+    """The share of look-ups that this machine's memory answered, since its processes started."""
 
     @property
     def ready(self) -> int:
@@ -53,55 +63,88 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
         """Deliveries that wait for their time."""
         return sum(lane.scheduled for lane in self.lanes)
 
+    @property
+    def workers(self) -> tuple[Node, ...]:
+        """The processes that send."""
+        return tuple(node for node in self.nodes if node.kind == "work")
+
+    @property
+    def utilisation(self) -> float | None:
+        """The share of the workers' places that are taken."""
+        slots = self.total("slots")
+        return self.total("held") / slots if slots else None
+
+    def total(self, signal: str) -> float:
+        """The sum of a signal over all processes."""
+        return sum(node.signals.get(signal, 0.0) for node in self.nodes)
+
 
 class Looker:
-    """Looks at the store and at what this machine's processes count. Blocks."""
+    """Looks at the store, at Redis if there is one, and at what this machine's processes count. Blocks."""
 
-    def __init__(self, storage: Storage, totals: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        totals: Callable[[], Mapping[str, float]],
+        ping: Callable[[], None] | None = None,
+    ) -> None:
         self._storage = storage
         self._totals = totals
-        self._before: Vitals | None = None
+        self._ping = ping
 
     def __repr__(self) -> str:
         return f"<Looker at {self._storage!r}>"
 
     def __call__(self) -> Vitals:
         """One look; raises StoreUnavailable."""
-        now = clock.now()
-        depth = {(entry.lane, entry.state): entry.count for entry in self._storage.ledger.depth()}
-        oldest = self._storage.ledger.oldest()
-        found = Vitals(
+        now, began = clock.now(), clock.monotonic()
+        storage = self._storage
+        depth = {(entry.lane, entry.state): entry.count for entry in storage.ledger.depth()}
+        oldest = storage.ledger.oldest()
+        circuits = storage.breakers.standing_open(limit=_CIRCUITS)
+        return Vitals(
             at=now,
-            lanes=tuple(
-                Lane(
-                    name=name,
-                    ready=sum(depth.get((lane, state), 0) for state in _WAITING),
-                    leased=depth.get((lane, State.LEASED), 0),
-                    scheduled=depth.get((lane, State.SCHEDULED), 0),
-                    oldest=max(0, now - oldest[lane]) / clock.SECOND if lane in oldest else None,
-                )
-                for lane, name in enumerate(LANES)
-            ),
+            lanes=tuple(_lane(lane, depth, oldest, now) for lane in range(len(LANES))),
             dead=sum(count for (_, state), count in depth.items() if state is State.DEAD),
             held=sum(count for (_, state), count in depth.items() if state is State.HELD),
-            newest=tuple(self._storage.history.find(Filter(), limit=_NEWEST).items),
-            totals=dict(self._totals()),
+            newest=tuple(storage.history.find(Filter(), limit=_NEWEST).items),
+            nodes=tuple(storage.nodes.alive()),
+            circuits=tuple(circuits),
+            circuits_open=storage.breakers.count_open() if len(circuits) == _CIRCUITS else len(circuits),
+            store_seconds=clock.monotonic() - began,
+            redis_seconds=self._asked_redis(),
+            redis_used=self._ping is not None,
+            cache_hits=_hits(self._totals()),
         )
-        before, self._before = self._before, found
-        return found if before is None else _with_rates(found, before)
+
+    def _asked_redis(self) -> float | None:
+        if self._ping is None:
+            return None
+        began = clock.monotonic()
+        try:
+            self._ping()
+        except StoreUnavailable:
+            return None
+        return clock.monotonic() - began
 
 
-def _with_rates(found: Vitals, before: Vitals) -> Vitals:
-    seconds = (found.at - before.at) / clock.SECOND
-    if not 0 < seconds < 10:  # after a pause, an average over it would be no rate of now
-        return found
+def _lane(lane: int, depth: Mapping[tuple[int, State], int], oldest: Mapping[int, int], now: int) -> Lane:
+    def count(states: Sequence[State]) -> int:
+        return sum(depth.get((lane, state), 0) for state in states)
 
-    def rate(name: str) -> float:
-        return max(0.0, found.totals.get(name, 0) - before.totals.get(name, 0)) / seconds
-
-    return msgspec.structs.replace(
-        found,
-        accepted_rate=rate("ringbearer_events_accepted_total"),
-        delivered_rate=rate("ringbearer_deliveries_total{delivered}"),
-        failed_rate=rate("ringbearer_attempts_total{failed}"),
+    return Lane(
+        name=LANES[lane],
+        ready=count(_WAITING),
+        leased=count((State.LEASED,)),
+        scheduled=count((State.SCHEDULED,)),
+        oldest=max(0, now - oldest[lane]) / clock.SECOND if lane in oldest else None,
     )
+
+
+def _hits(totals: Mapping[str, float]) -> float | None:
+    """The share of the first tier's look-ups that it answered."""
+    hits, misses = (
+        totals.get(f"ringbearer_cache_requests_total{{l1,{result}}}", 0) for result in ("hit", "miss")
+    )
+    return hits / (hits + misses) if hits + misses else None

@@ -24,16 +24,26 @@
 
   const inks = ["--lead", "--gold", "--bad"];
 
+  const axisClock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+  const axisSeconds = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const axisDay = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+
+  function axisTime(at, step) {
+    const moment = new Date(at * 1000);
+    if (step >= 86400) return axisDay.format(moment);
+    return (step < 60 ? axisSeconds : axisClock).format(moment);
+  }
+
   function axes(unit) {
     const line = { stroke: style("--line"), width: 1 };
     const common = { stroke: style("--soft"), grid: line, ticks: line, font: "11px system-ui, sans-serif" };
     return [
-      { ...common, space: 70 },
+      { ...common, space: 90, values: (_, ticks, __, ___, step) => ticks.map((at) => axisTime(at, step)) },
       { ...common, size: 58, values: (_, ticks) => ticks.map((v) => v.toLocaleString() + (unit || "")) },
     ];
   }
 
-  function plot(element, names, data, unit) {
+  function plot(element, names, data, unit, shortest) {
     element.replaceChildren();
     const series = names.map((label, index) => ({
       label,
@@ -41,7 +51,7 @@
       fill: index === 0 ? style(inks[0]) + "1f" : undefined,
       width: 1.75,
       points: { show: data[0].length < 3 },
-      spanGaps: true,
+      spanGaps: false,
     }));
     const size = () => ({ width: element.clientWidth, height: element.clientHeight });
     const chart = new uPlot(
@@ -49,7 +59,7 @@
         ...size(),
         legend: { show: false },
         cursor: { drag: { x: false, y: false } },
-        scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.08] } },
+        scales: { x: { range: (_, low, high) => [Math.min(low, high - (shortest || 0)), high] }, y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.08] } },
         axes: axes(unit),
         series: [{}, ...series],
       },
@@ -84,11 +94,19 @@
     const element = document.getElementById("rates");
     if (!element) return () => {};
     const kept = JSON.parse(element.dataset.samples || "[]");
-    const columns = () => [0, 2, 1, 3].map((column) => kept.map((sample) => sample[column]));
+    const columns = () => {
+      const points = [];
+      kept.forEach((sample, index) => {
+        // Between two looks that lie apart, nobody looked: the line has a gap there.
+        if (index && sample[0] - kept[index - 1][0] > 5) points.push([sample[0] - 1, null, null, null]);
+        points.push(sample);
+      });
+      return [0, 1, 2, 3].map((column) => points.map((point) => point[column]));
+    };
     let chart = null;
     const draw = () => {
       if (chart) chart.setData(columns());
-      else chart = plot(element, ["delivered", "accepted", "failed tries"], columns());
+      else chart = plot(element, ["accepted", "sent", "again"], columns(), "", 60);
     };
     if (kept.length) draw();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
