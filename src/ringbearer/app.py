@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import uvloop
 from prometheus_client import start_http_server
 from sqlalchemy import make_url
@@ -104,6 +105,12 @@ class Services:
         await asyncio.to_thread(ledger.flows.exchange, now=now)
         await asyncio.to_thread(ledger.parking.follow, now=now)
         await asyncio.to_thread(self.steering.follow, now=now)
+
+    async def warm(self, *, within: float) -> None:
+        """Bring into memory whom this process will be asked for; takes at most `within` seconds."""
+        result = await self.cache.preload_frequently_used_data(within=within)
+        shown = msgspec.structs.asdict(result)
+        _log.info("warmed", extra={name: shown[name] for name in ("loaded", "left", "duration", "reason")})
 
     def presence(self, kind: str, signals: ProcessSignals) -> Presence:
         """This process's heartbeat, which carries its signals."""
@@ -208,6 +215,7 @@ def _cache(settings: Settings, storage: Storage, vault: Vault, telemetry: Teleme
     return WebhookCacheManager(
         catalog=storage.catalog,
         telemetry=telemetry,
+        heat=storage.heat,
         shared=shared,
         wire=BellWire(*bells),
         max_bytes=settings.cache_bytes,
@@ -234,7 +242,13 @@ async def _work(services: Services) -> None:
     settings = services.settings
     stopped = asyncio.Event()
     worker = _worker(services)
-    on_stop(worker.stop)
+    warming = asyncio.create_task(services.warm(within=settings.warm_seconds))
+
+    def stop() -> None:
+        warming.cancel()
+        worker.stop()
+
+    on_stop(stop)
     housekeeper = Housekeeper(
         storage=services.storage,
         queue=services.queue,
@@ -242,7 +256,6 @@ async def _work(services: Services) -> None:
         retention_days=settings.retention_days,
         lease_seconds=settings.lease_seconds,
     )
-    services.metrics.worker_started()
     if settings.metrics_port is not None:
         start_http_server(settings.metrics_port, settings.host, registry=services.metrics.registry)
     signals = ProcessSignals(services.telemetry, _worker_state(worker, settings))
@@ -258,6 +271,8 @@ async def _work(services: Services) -> None:
     leadership.start()
     follower = Looper("breakers", services.follow_breakers, interval=_FOLLOW_SECONDS)
     follower.start()
+    await asyncio.wait([warming])
+    services.metrics.worker_started()
     thread = _Thread(worker.run, asyncio.get_running_loop(), stopped)
     thread.start()
     await stopped.wait()

@@ -63,6 +63,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Memory that a process may spend on suppliers and their endpoints."""
     cache_stale_seconds: float = 300.0
     """How long they are believed while the store cannot be asked whether they changed."""
+    warm_seconds: float = 10.0
+    """How long a worker that starts brings suppliers into memory before it claims anything, at most."""
     changes_per_minute: int = 5
     """Changes of one endpoint that the management API takes in a minute; 0 for any number."""
     breaker_window: int = 20
@@ -220,6 +222,7 @@ def _check(settings: Settings) -> None:
         ("retention_days", 0.01, 36_500),
         ("cache_bytes", 8 * 1024 * 1024, 64 * 1024**3),
         ("cache_stale_seconds", 1, 86_400),
+        ("warm_seconds", 0, 600),
         ("changes_per_minute", 0, 1_000_000),
         ("breaker_window", 1, 1_000),
         ("breaker_calls", 1, 1_000),

@@ -15,6 +15,7 @@ from ringbearer import clock, ids
 from ringbearer.api.app import create_app
 from ringbearer.api.auth import Authenticator
 from ringbearer.api.services import ApiServices
+from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.delivery.guard import Guard
 from ringbearer.domain import keys
 from ringbearer.domain.deliveries import Attempt, Outcome, Record, State
@@ -104,6 +105,7 @@ class Api:
         self.monitor = WebhookPerformanceMonitor(
             storage=self.storage, telemetry=self.telemetry, process="api"
         )
+        self.cache = WebhookCacheManager(catalog=self.storage.catalog, heat=self.storage.heat)
         self.services = ApiServices(
             storage=self.storage,
             monitor=self.monitor,
@@ -112,6 +114,7 @@ class Api:
             tester=self._test,
             reconcile=self._reconcile,
             scaler=WebhookScalingManager(storage=self.storage),
+            cache=self.cache,
             invalidate=self.invalidated.append,
             wake=self._wake,
             changes_per_minute=changes_per_minute,
@@ -128,6 +131,7 @@ class Api:
         for client in self._clients:
             client.close()
         self._serving.application = None
+        self.cache.close()
         self.storage.close()
 
     async def _test(self, target: Target) -> Attempt:

@@ -37,9 +37,18 @@ CHANGES_OF_ENDPOINTS = {
     "disableEndpoint",
 }
 RETRIES = {"retryDelivery", "startReplay"}
-ADMIN_ONLY = {"setBreaker", "putSupplier", "deleteSupplier", "createKey", "listKeys", "deleteKey"}
+ADMIN_ONLY = {
+    "setBreaker",
+    "optimizeCache",
+    "warmCache",
+    "putSupplier",
+    "deleteSupplier",
+    "createKey",
+    "listKeys",
+    "deleteKey",
+}
 SCALING = {"getScaling", "changeScaling", "listScalingDecisions"}
-OPERATORS_ONLY = {"getQueueTimes", "getThroughput", "getErrors"}
+OPERATORS_ONLY = {"getQueueTimes", "getThroughput", "getErrors", "getCache"}
 """What keys of the whole service may see, and no supplier's."""
 LISTS = {"listBreakers", "listSuppliers", "listDeliveries", "getFigures"}
 

@@ -37,6 +37,7 @@ class WatchedCatalog(Catalog):
     def snapshot(self, supplier_ids: Sequence[str]) -> tuple[int, dict[str, Subscriptions]]:
         self.reads.append(list(supplier_ids))
         if self.fails:
+            assert self.go_on.wait(30)
             raise StoreUnavailable("for the test")
         found = super().snapshot(supplier_ids)
         self.read_done.set()
@@ -135,7 +136,11 @@ def test_a_failed_read_is_told_to_all_and_not_remembered(catalog: WatchedCatalog
 
     async def ask() -> None:
         catalog.fails = True
-        told = await asyncio.gather(*(cache.get("a") for _ in range(3)), return_exceptions=True)
+        catalog.go_on.clear()
+        asking = [asyncio.ensure_future(cache.get("a")) for _ in range(3)]
+        await asyncio.sleep(0)
+        catalog.go_on.set()
+        told = await asyncio.gather(*asking, return_exceptions=True)
         assert [type(each) for each in told] == [StoreUnavailable] * 3
         catalog.fails = False
         assert await cache.get("a") is not None

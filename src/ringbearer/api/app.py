@@ -8,7 +8,18 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
-from ringbearer.api import breakers, deliveries, endpoints, events, figures, keys, pages, scaling, suppliers
+from ringbearer.api import (
+    breakers,
+    cache,
+    deliveries,
+    endpoints,
+    events,
+    figures,
+    keys,
+    pages,
+    scaling,
+    suppliers,
+)
 from ringbearer.api.auth import KEY_IN_SCOPE
 from ringbearer.api.operations import allowed_methods
 from ringbearer.api.problems import Answer, Refusal, answer_to
@@ -51,6 +62,9 @@ HANDLERS = (
     scaling.get_scaling,
     scaling.change_scaling,
     scaling.list_scaling_decisions,
+    cache.get_cache,
+    cache.optimize_cache,
+    cache.warm_cache,
     pages.openapi_document,
     pages.documentation,
 )

@@ -1,11 +1,11 @@
 """Who may do what: API keys are looked up by their digest, remembered for a second, and held to their scope.
 
-            read  change endpoints  retry  change suppliers  keys  publish  see scaling  scale
-admin         ●           ●           ●           ●            ●      ●          ●         ●
-publish       ·           ·           ·           ·            ·      ●          ·         ·
-read          ●           ·           ·           ·            ·      ·          ●         ·
-scaling       ·           ·           ·           ·            ·      ·          ●         ●
-supplier:x    x           x           x           ·            ·      ·          ·         ·
+            read  change endpoints  retry  change suppliers  keys  publish  see scaling  scale  tune
+admin         ●           ●           ●           ●            ●      ●          ●         ●     ●
+publish       ·           ·           ·           ·            ·      ●          ·         ·     ·
+read          ●           ·           ·           ·            ·      ·          ●         ·     ·
+scaling       ·           ·           ·           ·            ·      ·          ●         ●     ·
+supplier:x    x           x           x           ·            ·      ·          ·         ·     ·
 
 Keys are compared by looking up their SHA-256. Whatever time that lookup takes depends on the digest of what
 was presented, and nobody can steer a digest towards that of a key they do not know: timing tells nothing.
@@ -52,6 +52,8 @@ class Action(Enum):
     """See how many workers there shall be, and why."""
     SCALE = auto()
     """Change how that is decided."""
+    TUNE = auto()
+    """Change how the service itself works."""
 
 
 _ALLOWED: dict[str, frozenset[Action]] = {

@@ -26,6 +26,7 @@ _TAGS = {
     "Endpoints": "URLs that want some event types of their supplier.",
     "Deliveries": "One event on its way to one endpoint, with all its attempts.",
     "Figures": "What was measured: counts, rates and percentiles, of all processes together.",
+    "Cache": "The cache of suppliers and endpoints in the process that answers.",
     "Keys": "API keys and what each may do.",
     "Scaling": "How many workers there shall be, and why.",
     "Service": "How the service does, and what it offers.",

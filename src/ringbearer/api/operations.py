@@ -7,6 +7,7 @@ import msgspec
 
 from ringbearer.api.answers import Page
 from ringbearer.api.breakers import Breaker, BreakerChange
+from ringbearer.api.cache import Warming
 from ringbearer.api.deliveries import (
     DeliveriesQuery,
     ReplayBody,
@@ -19,9 +20,10 @@ from ringbearer.api.events import EventDetail
 from ringbearer.api.figures import FiguresAnswer, FiguresQuery, WindowQuery
 from ringbearer.api.ingest import BatchAnswer
 from ringbearer.api.keys import KeyWithText, NewKey
-from ringbearer.api.reading import PageQuery
+from ringbearer.api.reading import Nothing, PageQuery
 from ringbearer.api.scaling import Scaling, ScalingChange
 from ringbearer.api.suppliers import SupplierBody
+from ringbearer.cache.results import CacheOptimizationResult, CachePerformance, WarmingResult
 from ringbearer.delivery.sample import Preview
 from ringbearer.domain.deliveries import Attempt, Delivery, DeliveryDetail
 from ringbearer.domain.endpoints import Endpoint
@@ -409,6 +411,36 @@ MANAGEMENT: tuple[Operation, ...] = (
         ErrorRates,
         keys=_OPERATORS,
         query=WindowQuery,
+    ),
+    _get(
+        "/v1/cache",
+        "getCache",
+        "Cache",
+        "See how the cache of endpoints does in the process that answers.",
+        CachePerformance,
+        keys=_OPERATORS,
+    ),
+    Operation(
+        "POST",
+        "/v1/cache/optimize",
+        "optimizeCache",
+        "Cache",
+        "Set the cache's size by the miss-ratio curve of live traffic, now instead of within a minute.",
+        {200: CacheOptimizationResult},
+        keys="admin",
+        body=Nothing,
+        body_required=False,
+    ),
+    Operation(
+        "POST",
+        "/v1/cache/warm",
+        "warmCache",
+        "Cache",
+        "Bring suppliers into memory ahead of whoever asks.",
+        {200: WarmingResult},
+        keys="admin",
+        body=Warming,
+        body_required=False,
     ),
     Operation(
         "POST",

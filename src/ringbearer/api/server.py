@@ -97,11 +97,13 @@ async def _serve(services: Services) -> None:
     services.order.start()
     signals.start()
     services.monitor.start()
+    warming = asyncio.create_task(services.warm(within=settings.warm_seconds))
     presence.start()
     leadership.start()
     try:
         await server.serve(sockets=_inherited())
     finally:
+        warming.cancel()
         await leadership.stop()
         await presence.stop()
         await services.order.stop()
@@ -147,6 +149,7 @@ class Front:
                 tester=send_test,
                 reconcile=reconcile,
                 scaler=scaler,
+                cache=services.cache,
                 invalidate=lambda supplier_id: services.cache.invalidate([supplier_id]),
                 wake=lambda: services.queue.push(1),
                 public_url=settings.public_url or "",

@@ -8,6 +8,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from ringbearer.api.auth import Authenticator
 from ringbearer.api.changes import ChangeLimit
+from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.domain.deliveries import Attempt
 from ringbearer.domain.endpoints import Target
 from ringbearer.errors import Overloaded, StoreUnavailable
@@ -73,6 +74,7 @@ class ApiServices:
     """Called after endpoints were enabled, disabled or deleted: their deliveries are to follow."""
     scaler: WebhookScalingManager
     """Whoever changes how many workers there shall be asks it."""
+    cache: WebhookCacheManager
     invalidate: Callable[[str], None]
     """Called with a supplier's id after it or one of its endpoints changed."""
     wake: Callable[[], None] = lambda: None

@@ -44,6 +44,8 @@ class Tier(ABC):
 
     name: str
     """A short word for metrics: l1, l2, l3."""
+    lifetime: float = 3_600.0
+    """Seconds after which an entry is no longer kept without having been read anew."""
 
     @abstractmethod
     def read(self, supplier_ids: Sequence[str], *, version: int) -> dict[str, Entry]:

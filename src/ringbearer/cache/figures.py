@@ -40,6 +40,8 @@ class TierFigures(msgspec.Struct, frozen=True, kw_only=True):
     tier: str
     hits: int
     misses: int
+    hit_ratio: float | None
+    """The share of requests that it answered; None before the first one."""
     writes: int
     failures: int
     evictions: int = 0
@@ -51,12 +53,6 @@ class TierFigures(msgspec.Struct, frozen=True, kw_only=True):
     oldest_age: float | None = None
     latency_p50: float | None = None
     latency_p99: float | None = None
-
-    @property
-    def hit_ratio(self) -> float | None:
-        """The share of requests that it answered; None before the first one."""
-        asked = self.hits + self.misses
-        return self.hits / asked if asked else None
 
 
 def figures(
@@ -71,10 +67,13 @@ def figures(
     """The figures of a tier as they stand now."""
     latencies = sorted(tally.latencies)
     known = list(ages)
+    hits = tally.hits + more_hits
+    asked = hits + tally.misses
     return TierFigures(
         tier=tier,
-        hits=tally.hits + more_hits,
+        hits=hits,
         misses=tally.misses,
+        hit_ratio=hits / asked if asked else None,
         writes=tally.writes,
         failures=tally.failures,
         evictions=evictions,

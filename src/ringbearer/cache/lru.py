@@ -29,8 +29,7 @@ class LruTier(Tier):
         self._floor = 0  # and below this version anything may have changed
         self.evictions = 0
         """Entries that had to make room since the start."""
-        self.overtaken: set[str] = set()
-        """Suppliers that a change drove out: wanted, and to be read anew. Whoever does so empties it."""
+        self._overtaken: set[str] = set()  # by a change: wanted, and to be read anew
 
     def __repr__(self) -> str:
         return f"<LruTier with {len(self)} of {self._max_entries} entries, {self._bytes} bytes>"
@@ -112,6 +111,11 @@ class LruTier(Tier):
             self._max_bytes, self._max_entries = max_bytes, max_entries
             self._evict()
 
+    def take_overtaken(self, most: int) -> list[str]:
+        """Some of the suppliers that a change drove out and nobody has read since; each is told of once."""
+        with self._lock:
+            return [self._overtaken.pop() for _ in range(min(len(self._overtaken), most))]
+
     def entries(self) -> list[tuple[str, Entry]]:
         """All entries as they stand, the least recently used first, none of which counts as used."""
         with (
@@ -122,12 +126,13 @@ class LruTier(Tier):
     def _put(self, supplier_id: str, entry: Entry) -> None:
         (self._unknown if entry.value is None else self._known)[supplier_id] = entry
         self._bytes += entry.weight
+        self._overtaken.discard(supplier_id)
 
     def _overtake(self, supplier_id: str, version: int | None) -> None:
         entry = self._known.get(supplier_id) or self._unknown.get(supplier_id)
         if entry is not None and (version is None or entry.version < version):
             self._drop(supplier_id)
-            self.overtaken.add(supplier_id)
+            self._overtaken.add(supplier_id)
 
     def _drop(self, supplier_id: str) -> None:
         entry = self._known.pop(supplier_id, None) or self._unknown.pop(supplier_id, None)

@@ -1,27 +1,44 @@
 """The cache manager: suppliers and their endpoints at hand for whoever publishes or delivers, never stale for a second."""
 
-from collections.abc import Iterable
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
 from ringbearer import clock
-from ringbearer.cache.base import Tier, TierState
-from ringbearer.cache.figures import TierFigures, age, figures
+from ringbearer.cache.base import Tier
+from ringbearer.cache.figures import TierFigures
 from ringbearer.cache.follower import Follower
+from ringbearer.cache.keeper import Keeper
 from ringbearer.cache.lru import LruTier
 from ringbearer.cache.null import NullTier
 from ringbearer.cache.reader import Reader
+from ringbearer.cache.results import (
+    CacheInvalidation,
+    CacheOptimizationResult,
+    CachePerformance,
+    CacheWrite,
+    WarmingResult,
+)
+from ringbearer.cache.tuner import Tuner
+from ringbearer.cache.warming import Progress, Warmer
 from ringbearer.cache.wire import SilentWire, Wire
+from ringbearer.domain.endpoints import Target
+from ringbearer.errors import StoreUnavailable
 from ringbearer.storage.catalog import Catalog, Subscriptions
-from ringbearer.telemetry import CacheWorked, Telemetry, TierWork
+from ringbearer.storage.heat import Heat
+from ringbearer.telemetry import Telemetry
 
 MAX_SUPPLIERS = 20_000
 MAX_BYTES = 64 * 1024 * 1024
 STALE_SECONDS = 300.0
 FOLLOW_SECONDS = 0.5
 """Between two looks at the configuration's version: what a lost word on the wire costs."""
+WARM_SECONDS = 10.0
+"""For how long whoever starts waits for warming at most."""
 
-_MOST_RELOADED = 500  # suppliers that changed and are wanted, read anew ahead of whoever asks next
+_WEEK, _DAY, _HOUR = 7 * 86_400 * clock.SECOND, 86_400 * clock.SECOND, 3_600 * clock.SECOND
 
 
 class WebhookCacheManager:
@@ -30,7 +47,8 @@ class WebhookCacheManager:
     Entries are suppliers with all their endpoints; unknown suppliers are remembered as such. L1 is in the process,
     `shared` is an L2 for several processes, L3 the catalog. A change anywhere is seen as soon as the wire tells of it,
     or at the next look at the store's version. Safe to use from several threads; `start` or `async with` runs the
-    thread that follows changes. While the store is away entries are served for `stale_seconds`.
+    thread that follows changes. While the store is away entries are served for `stale_seconds`. `heat` is asked which
+    suppliers are worth warming.
     """
 
     def __init__(
@@ -38,18 +56,28 @@ class WebhookCacheManager:
         *,
         catalog: Catalog,
         telemetry: Telemetry | None = None,
+        heat: Heat | None = None,
         shared: Tier | None = None,
         wire: Wire | None = None,
         max_suppliers: int = MAX_SUPPLIERS,
         max_bytes: int = MAX_BYTES,
         stale_seconds: float = STALE_SECONDS,
     ) -> None:
-        self._telemetry = telemetry or Telemetry()
+        l2 = shared or NullTier()
+        self._heat = heat
+        self._max_suppliers = max_suppliers
         self._l1 = LruTier(max_bytes=max_bytes, max_entries=max_suppliers)
-        self._l2 = shared or NullTier()
-        self._reader = Reader(catalog=catalog, l1=self._l1, l2=self._l2, stale_seconds=stale_seconds)
-        self._follower = Follower(self._step, wire or SilentWire(), interval=FOLLOW_SECONDS)
-        self._told: dict[str, TierFigures] = {}
+        self._reader = Reader(catalog=catalog, l1=self._l1, l2=l2, stale_seconds=stale_seconds)
+        self._tuner = Tuner(
+            reader=self._reader, l1=self._l1, l2=l2, max_bytes=max_bytes, max_entries=max_suppliers
+        )
+        self._keeper = Keeper(
+            reader=self._reader, l1=self._l1, l2=l2, tuner=self._tuner, telemetry=telemetry or Telemetry()
+        )
+        self._follower = Follower(self._keeper.step, wire or SilentWire(), interval=FOLLOW_SECONDS)
+        self._closing = threading.Event()
+        self._warmer = Warmer(l1=self._l1, load=self._reader.load, stopping=self._closing)
+        self._last_warming: WarmingResult | None = None
 
     def __repr__(self) -> str:
         state = self._l1.state()
@@ -65,17 +93,18 @@ class WebhookCacheManager:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        await asyncio.to_thread(self.close)
 
     def start(self) -> None:
         """Begin to follow changes."""
         self._follower.start()
 
     def close(self) -> None:
-        """Follow no more, and let go of what is held open."""
+        """Follow no more, and let go of what is held open. Blocks until what is under way has ended."""
+        self._closing.set()
         self._follower.stop()
         self._reader.close()
-        self._tell_figures()
+        self._keeper.tell()
 
     # ── the hot path ────────────────────────────────────────────────────────────────────────────────────
 
@@ -117,62 +146,160 @@ class WebhookCacheManager:
         self._follower.tell()
         self._reader.refresh()
 
-    # ── figures ─────────────────────────────────────────────────────────────────────────────────────────
+    # ── for whoever manages endpoints ───────────────────────────────────────────────────────────────────
+
+    async def cache_webhook_endpoints(self, supplier_id: str, endpoints: Sequence[Target]) -> CacheWrite:
+        """Bring a supplier's endpoints into every tier.
+
+        The store is asked for the supplier once, since nothing may be cached that it does not know: what is given in
+        the version that is there is taken, the rest refused, and what was not given is added. Raises
+        StoreUnavailable.
+        """
+        held = self._l1.peek(supplier_id)
+        before = None if held is None or held.value is None else tuple(held.value.targets)
+        self._reader.doubt([supplier_id])
+        entry = (await asyncio.to_thread(self._reader.load, [supplier_id]))[supplier_id]
+        known = entry.value.targets if entry.value is not None else {}
+        refused = tuple(
+            target.endpoint.id
+            for target in endpoints
+            if target.endpoint.id not in known or known[target.endpoint.id].version != target.version
+        )
+        return CacheWrite(
+            supplier_id=supplier_id,
+            cached=tuple(known),
+            refused=refused,
+            before=before,
+            version=entry.version,
+            reason="the store has them so"
+            if not refused
+            else f"{len(refused)} are not in the store, or in another version",
+        )
+
+    async def get_cached_webhook_endpoints(self, supplier_id: str) -> list[Target] | None:
+        """The supplier's endpoints with their secrets, oldest first, from the nearest tier that knows them.
+
+        None when no tier knows the supplier, the store included. Raises StoreUnavailable.
+        """
+        subscriptions = await self._reader.get(supplier_id)
+        return None if subscriptions is None else list(subscriptions.targets.values())
+
+    async def invalidate_endpoint_cache(self, *supplier_ids: str) -> CacheInvalidation:
+        """Forget these suppliers in every tier and every process, and look at once for what changed.
+
+        Raises StoreUnavailable; this process believes nothing read before all the same.
+        """
+        before = self._reader.version
+        held = tuple(key for key in supplier_ids if self._l1.has(key))
+        self._reader.doubt(supplier_ids)
+        await asyncio.to_thread(self.changed_here)
+        after = self._reader.version
+        moved = "the store's version had moved" if after != before else "nothing had changed in the store"
+        return CacheInvalidation(suppliers=held, version_before=before, version_after=after, reason=moved)
+
+    # ── size and lifetimes ──────────────────────────────────────────────────────────────────────────────
+
+    async def optimize_cache_hit_ratio(self) -> CacheOptimizationResult:
+        """Set the size of the first tier by the miss-ratio curve of live traffic, and lifetimes by the changes seen.
+
+        Done by itself once a minute; see `shards.py` and `tuning.py` for the rules.
+        """
+        return await asyncio.to_thread(self._tuner.optimize)
+
+    async def monitor_cache_performance(self) -> CachePerformance:
+        """How the cache of this process does."""
+        reader, tiers = self._reader, self.figures()
+        memory = tiers[0]
+        return CachePerformance(
+            tiers=tiers,
+            hit_ratio=memory.hit_ratio,
+            version=reader.version,
+            version_age=reader.confirmed_ago,
+            trusted=reader.trusted,
+            lifetime=self._l1.lifetime,
+            warm=self._last_warming is not None,
+            last_optimization=self._tuner.last,
+            last_warming=self._last_warming,
+        )
 
     def figures(self) -> list[TierFigures]:
         """What each tier did since the process started, and how it stands."""
-        now, tallies = clock.monotonic(), self._reader.tallies
-        found = []
-        for tier, state in (("l1", self._l1.state()), ("l2", self._l2.state()), ("l3", TierState())):
-            if tier == "l2" and isinstance(self._l2, NullTier):
-                continue
-            memory = tier == "l1"
-            found.append(
-                figures(
-                    tier,
-                    tallies[tier],
-                    state,
-                    more_hits=self._reader.peeks if memory else 0,
-                    evictions=self._l1.evictions if memory else 0,
-                    ages=[age(entry, now) for _, entry in self._l1.entries()] if memory else (),
-                )
-            )
-        return found
+        return self._keeper.figures()
 
-    # ── upkeep, in the follower's thread ────────────────────────────────────────────────────────────────
+    # ── warming ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _step(self) -> None:
-        self._reader.check_trust()
+    async def warm_cache_for_peak_season(
+        self,
+        suppliers: Sequence[str],
+        *,
+        within: float = 300.0,
+        progress: Callable[[Progress], None] = lambda _: None,
+    ) -> WarmingResult:
+        """Bring these suppliers into memory and the shared tier before a peak, paced so that it is in nobody's way.
+
+        The first tier is given room for all of them, as far as its limits go. `within` bounds the seconds;
+        `progress` is called after each batch, in the thread that reads.
+        """
+        return await asyncio.to_thread(
+            self._warm, suppliers, why="a peak is coming", within=within, progress=progress
+        )
+
+    async def preload_frequently_used_data(self, *, within: float = WARM_SECONDS) -> WarmingResult:
+        """Bring into memory whom this process will be asked for: the hottest suppliers of the same day a week ago,
+        and of the last day.
+
+        Returns after `within` seconds at the latest, also when the store is away.
+        """
+        deadline = clock.monotonic() + within
         try:
-            self._reader.refresh()
-            self._reload()
-        finally:
-            self._tell_figures()
-
-    def _reload(self) -> None:
-        """Read anew what a change drove out of memory, ahead of whoever asks next."""
-        overtaken = self._l1.overtaken
-        wanted = [overtaken.pop() for _ in range(min(len(overtaken), _MOST_RELOADED))]
-        self._reader.load(wanted)
-
-    def _tell_figures(self) -> None:
-        work = []
-        for now in self.figures():
-            before = self._told.get(now.tier)
-            self._told[now.tier] = now
-            untold = self._reader.tallies[now.tier].untold
-            work.append(
-                TierWork(
-                    tier=now.tier,
-                    hits=now.hits - (before.hits if before else 0),
-                    misses=now.misses - (before.misses if before else 0),
-                    writes=now.writes - (before.writes if before else 0),
-                    failures=now.failures - (before.failures if before else 0),
-                    evictions=now.evictions - (before.evictions if before else 0),
-                    entries=now.entries,
-                    bytes=now.bytes,
-                    mean_age=now.mean_age,
-                    latencies=[untold.popleft() for _ in range(len(untold))],
+            async with asyncio.timeout(within):
+                chosen = await asyncio.to_thread(self._hottest, clock.now())
+                return await asyncio.to_thread(
+                    self._warm,
+                    chosen,
+                    why="they were asked for most",
+                    within=max(0.0, deadline - clock.monotonic()),
+                    urgent=True,
                 )
+        except (TimeoutError, StoreUnavailable) as error:
+            return self._not_warmed(
+                within, f"the store did not answer: {error}" if str(error) else "it took too long"
             )
-        self._telemetry.emit(CacheWorked(work))
+
+    def _hottest(self, now: int) -> list[str]:
+        if self._heat is None:
+            return []
+        most = self._max_suppliers
+        week_ago = self._heat.hottest(now - _WEEK - _HOUR, now - _WEEK + _DAY - _HOUR, most=most)
+        return week_ago + self._heat.hottest(now - _DAY, now, most=most)
+
+    def _warm(
+        self,
+        suppliers: Sequence[str],
+        *,
+        why: str,
+        within: float,
+        urgent: bool = False,
+        progress: Callable[[Progress], None] = lambda _: None,
+    ) -> WarmingResult:
+        room = self._tuner.make_room(len(self._l1) + len(suppliers))
+        self._last_warming = self._warmer.warm(
+            suppliers, why=why, room=room, within=within, urgent=urgent, progress=progress
+        )
+        return self._last_warming
+
+    def _not_warmed(self, duration: float, reason: str) -> WarmingResult:
+        held = self._l1.state().bytes or 0
+        self._last_warming = WarmingResult(
+            why="they were asked for most",
+            wanted=0,
+            present=0,
+            loaded=0,
+            unknown=0,
+            left=0,
+            duration=duration,
+            before_bytes=held,
+            after_bytes=held,
+            reason=reason,
+        )
+        return self._last_warming

@@ -45,12 +45,29 @@ class Reader:
         self.tallies = {"l1": Tally(), "l2": Tally(), "l3": Tally()}
         self.peeks = 0
         """Peeks that found something; counted apart, since they take no lock."""
+        self._changes = 0
         self.mask = 0
         """Of references whose hash has none of these bits, the supplier goes to `seen`."""
         self.seen: deque[str] = deque(maxlen=_MAX_SEEN)
 
     def __repr__(self) -> str:
         return f"<Reader of {len(self._l1)} suppliers at version {self.version}>"
+
+    @property
+    def asked(self) -> int:
+        """Requests since the start."""
+        tally = self.tallies["l1"]
+        return self.peeks + tally.hits + tally.misses
+
+    @property
+    def trusted(self) -> bool:
+        """Whether memory is believed."""
+        return self._trusted
+
+    @property
+    def confirmed_ago(self) -> float:
+        """Seconds since the store last confirmed its version."""
+        return clock.monotonic() - self._confirmed
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -130,6 +147,7 @@ class Reader:
             changed = since(known) if known is not None and version > known else set[str]()
             if known is None or version < known:
                 self._flights.spoil_all()
+            self._changes += sum(map(self._l1.has, changed))
             self._flights.spoil(changed)
             self._l1.follow(version, since)
             self.version = version
@@ -139,6 +157,11 @@ class Reader:
                 if number < doubts:
                     self._doubts.pop(supplier_id, None)
             return changed
+
+    def take_changes(self) -> int:
+        """How many of the suppliers in memory were changed elsewhere since this was asked last."""
+        changes, self._changes = self._changes, 0
+        return changes
 
     def check_trust(self) -> bool:
         """Whether the store confirmed its version within the time that memory may be believed without."""

@@ -27,7 +27,6 @@ _log = logging.getLogger(__name__)
 _SHARDS = 8  # on a Cluster, where one script may touch keys of one shard only
 _MOST_CHANGED = 1_000  # suppliers in one follow: beyond it is cheaper to begin anew
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds without asking, after a failure and after many
-_LIFETIME = 3_600.0
 _UNKNOWN_LIFETIME = 60.0
 _HEAD = 32  # generation and version
 
@@ -61,8 +60,6 @@ class RedisTier(Tier):
         self._marks: dict[str, int] = {}
         self._pause = 0.0
         self._away_until = 0.0
-        self.lifetime = _LIFETIME
-        """Seconds that an entry of a known supplier stays."""
 
     def __repr__(self) -> str:
         return f"<RedisTier on {self._link!r}, {'away' if self._away() else 'there'}>"

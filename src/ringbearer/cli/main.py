@@ -36,6 +36,7 @@ for _module, _name, _help in (
     ("endpoints", "endpoints", "Where and how a supplier wants to be told."),
     ("events", "publish", "Hand over one event, or a file of them."),
     ("deliveries", "deliveries", "What became of each event at each endpoint."),
+    ("cache", "cache", "The cache of suppliers and their endpoints."),
     ("keys", "keys", "Keys to the API, and the key under which secrets are kept."),
     ("receive", "receive", "Receive webhooks while developing, and check their signatures."),
     ("demo", "demo", "A wedding day in a minute: service, receivers and a failure."),

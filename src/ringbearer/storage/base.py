@@ -11,6 +11,7 @@ from ringbearer.errors import ConfigurationError
 from ringbearer.storage.breakers import BreakerTable
 from ringbearer.storage.catalog import Catalog
 from ringbearer.storage.database import Database
+from ringbearer.storage.heat import Heat
 from ringbearer.storage.history import History
 from ringbearer.storage.ledger import Ledger
 from ringbearer.storage.nodes import Nodes
@@ -23,7 +24,7 @@ from ringbearer.storage.vault import Vault
 
 
 class Storage:
-    """One database with its readers and writers: catalog, ledger, history, nodes, breakers, scaling, retention, rollups.
+    """One database with its readers and writers: catalog, ledger, history and the rest.
 
     Everything here blocks: an event loop calls it from a thread.
     """
@@ -41,6 +42,7 @@ class Storage:
         self.breakers = BreakerTable(database)
         self.scaling = ScalingRecords(database)
         self.rollups = Rollups(database)
+        self.heat = Heat(database)
 
     def __repr__(self) -> str:
         return f"<Storage on {self.database!r}>"
