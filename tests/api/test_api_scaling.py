@@ -6,16 +6,13 @@ import math
 import pytest
 
 from api.harness import Api, pointers
-from ringbearer.calendar import Calendar, CalendarConfiguration
 from ringbearer.domain.scaling import LoadMetrics, ScalingPolicy
 from ringbearer.scaling.manager import WebhookScalingManager
-
-ORDINARY = Calendar(CalendarConfiguration(preset="none"))
 
 
 def decide(api: Api, load: LoadMetrics) -> int:
     """Let the scaler decide by this load; the number."""
-    manager = WebhookScalingManager(storage=api.storage, calendar=ORDINARY)
+    manager = WebhookScalingManager(storage=api.storage)
     return asyncio.run(manager.scale_webhook_infrastructure(load)).after
 
 

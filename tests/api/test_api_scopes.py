@@ -47,10 +47,10 @@ ADMIN_ONLY = {
     "listKeys",
     "deleteKey",
 }
-SCALING = {"getScaling", "changeScaling", "listScalingDecisions"}
 OPERATORS_ONLY = {"getQueueTimes", "getThroughput", "getErrors", "getCache"}
 """What keys of the whole service may see, and no supplier's."""
 LISTS = {"listBreakers", "listSuppliers", "listDeliveries", "getFigures"}
+SCALING = {"getScaling", "changeScaling", "listScalingDecisions", "getForecast"}
 
 
 class World:

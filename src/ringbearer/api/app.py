@@ -65,6 +65,7 @@ HANDLERS = (
     cache.get_cache,
     cache.optimize_cache,
     cache.warm_cache,
+    scaling.get_forecast,
     pages.openapi_document,
     pages.documentation,
 )

@@ -21,7 +21,7 @@ from ringbearer.api.figures import FiguresAnswer, FiguresQuery, WindowQuery
 from ringbearer.api.ingest import BatchAnswer
 from ringbearer.api.keys import KeyWithText, NewKey
 from ringbearer.api.reading import Nothing, PageQuery
-from ringbearer.api.scaling import Scaling, ScalingChange
+from ringbearer.api.scaling import ForecastQuery, Scaling, ScalingChange
 from ringbearer.api.suppliers import SupplierBody
 from ringbearer.cache.results import CacheOptimizationResult, CachePerformance, WarmingResult
 from ringbearer.delivery.sample import Preview
@@ -32,6 +32,7 @@ from ringbearer.domain.keys import Key
 from ringbearer.domain.scaling import Decision
 from ringbearer.domain.suppliers import Supplier
 from ringbearer.monitor.results import ErrorRates, ProcessingTimeMetrics, ThroughputMetrics
+from ringbearer.scaling.results import ScalingPrediction
 
 EVERYBODY = ""
 """For routes that ask for no key."""
@@ -497,6 +498,15 @@ MANAGEMENT: tuple[Operation, ...] = (
         "List what was decided and changed, by whom and why, newest first.",
         DecisionPage,
         query=PageQuery,
+        keys="admin, read or scaling",
+    ),
+    _get(
+        "/v1/forecast",
+        "getForecast",
+        "Scaling",
+        "See the deliveries that are expected, hour by hour, and how far the forecast could be trusted lately.",
+        ScalingPrediction,
+        query=ForecastQuery,
         keys="admin, read or scaling",
     ),
 )

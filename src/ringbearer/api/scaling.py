@@ -12,7 +12,15 @@ from ringbearer.api.auth import Action, require
 from ringbearer.api.reading import ApiRequest, PageQuery, read_body, read_query
 from ringbearer.api.services import ApiServices
 from ringbearer.domain.keys import Key
-from ringbearer.domain.scaling import Decision, DrainSeconds, Growth, ScalingPolicy, Share, Workers
+from ringbearer.domain.scaling import (
+    Decision,
+    DrainSeconds,
+    ForecastMode,
+    Growth,
+    ScalingPolicy,
+    Share,
+    Workers,
+)
 from ringbearer.domain.times import Moment
 from ringbearer.errors import InvalidInput
 from ringbearer.storage.base import Storage
@@ -73,6 +81,11 @@ class ScalingChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Meta(description="exactly so many workers, whatever the load is, or null for automatic"),
     ] = UNSET
 
+    forecast: Annotated[
+        ForecastMode | UnsetType,
+        Meta(description="act: workers are there before the forecast rush; advise: it is only shown"),
+    ] = UNSET
+
     def applied_to(self, policy: ScalingPolicy) -> ScalingPolicy:
         """The policy with what this changes; raises InvalidInput when the whole makes no sense."""
         given = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not UNSET}
@@ -106,6 +119,20 @@ async def change_scaling(request: ApiRequest, key: Key, services: ApiServices) -
     policy = body.applied_to(await services.store(services.storage.scaling.policy))
     await services.scaler.implement_auto_scaling_policies(policy, actor=key.id)
     return json_answer(await services.store(_scaling, services.storage))
+
+
+class ForecastQuery(msgspec.Struct, kw_only=True):
+    """How far to look ahead."""
+
+    days: Annotated[int, Meta(ge=1, le=60, description="days to come, from 1 to 60")] = 14
+
+
+@get("/v1/forecast")
+async def get_forecast(request: ApiRequest, key: Key, services: ApiServices) -> Response[bytes]:
+    """What is to come, hour by hour, with the error of the last weeks; made anew every few minutes."""
+    require(key, Action.SEE_SCALING)
+    query = read_query(request, ForecastQuery)
+    return json_answer(await services.scaler.predict_scaling_needs(days=query.days))
 
 
 @get("/v1/scaling/decisions")

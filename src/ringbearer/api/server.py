@@ -64,7 +64,10 @@ async def _serve(services: Services) -> None:
         rules=lambda: services.steering.rules,
     )
     scaler = WebhookScalingManager(
-        storage=services.storage, telemetry=services.telemetry, term=lambda: leadership.term
+        storage=services.storage,
+        telemetry=services.telemetry,
+        season=lambda: services.steering.season,
+        term=lambda: leadership.term,
     )
     front = Front(services, publisher, scaler)
     config = uvicorn.Config(

@@ -38,6 +38,7 @@ for _module, _name, _help in (
     ("deliveries", "deliveries", "What became of each event at each endpoint."),
     ("cache", "cache", "The cache of suppliers and their endpoints."),
     ("keys", "keys", "Keys to the API, and the key under which secrets are kept."),
+    ("forecast", "forecast", "What is to come: deliveries by day and hour."),
     ("receive", "receive", "Receive webhooks while developing, and check their signatures."),
     ("demo", "demo", "A wedding day in a minute: service, receivers and a failure."),
 ):

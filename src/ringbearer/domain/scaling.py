@@ -1,6 +1,6 @@
 """Words of scaling: what is measured, what is wished for, what was decided and why."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -11,6 +11,7 @@ MOST_WORKERS = 1_000
 
 Workers = Annotated[int, Meta(ge=0, le=MOST_WORKERS)]
 Share = Annotated[float, Meta(ge=0.05, le=0.7)]
+ForecastMode = Literal["act", "advise"]
 DrainSeconds = Annotated[
     tuple[Annotated[float, Meta(gt=0, le=86_400)], ...], Meta(min_length=4, max_length=4)
 ]
@@ -38,6 +39,9 @@ class ScalingPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """This share of the workers, and at least one, may go within a minute."""
     fixed: Workers | None = None
     """Exactly so many, whatever the load is; null for automatic."""
+    forecast: ForecastMode = "act"
+    """`act`: there are as many workers as the forecast of the coming minutes asks for, before they are needed.
+    `advise`: the forecast is only shown, with its error."""
 
 
 class LoadMetrics(msgspec.Struct, frozen=True, kw_only=True):

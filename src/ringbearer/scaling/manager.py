@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -10,14 +11,22 @@ import msgspec
 import psutil
 
 from ringbearer import clock, ids
-from ringbearer.calendar import Calendar
 from ringbearer.domain.deliveries import State
 from ringbearer.domain.scaling import Decision, Floors, LoadMetrics, ScalingPolicy
 from ringbearer.looper import Looper
+from ringbearer.scaling.forecast import TrafficPattern
+from ringbearer.scaling.foresight import MOST_DAYS, Foresight
 from ringbearer.scaling.policy import Memory, Recommendation, decide
-from ringbearer.scaling.results import PolicyChange, ProcessResources, ResourceMetrics, ScalingResult
+from ringbearer.scaling.results import (
+    PolicyChange,
+    ProcessResources,
+    ResourceMetrics,
+    ScalingPrediction,
+    ScalingResult,
+)
 from ringbearer.scaling.signals import by_lane, combined
 from ringbearer.scaling.targets import Target, target_for
+from ringbearer.season import Season
 from ringbearer.storage.base import Storage
 from ringbearer.storage.nodes import ALIVE_SECONDS, Node
 from ringbearer.telemetry import ScalingDecided, Telemetry
@@ -44,15 +53,14 @@ class WebhookScalingManager:
         *,
         storage: Storage,
         telemetry: Telemetry | None = None,
-        calendar: Calendar | None = None,
-        timezone: str = "UTC",
+        season: Callable[[], Season] = Season,
         term: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._storage = storage
         self._telemetry = telemetry or Telemetry()
-        self._calendar = calendar or Calendar()
-        self._timezone = timezone
+        self._season = season
         self._term = term
+        self._foresight = Foresight(storage, self._multiplier)
         self._memory = Memory()
         self._load: LoadMetrics | None = None
         self._written: tuple[float, Recommendation] | None = None
@@ -92,6 +100,26 @@ class WebhookScalingManager:
     async def monitor_resource_utilization(self) -> ResourceMetrics:
         """What every process takes now, one by one and together, and how much room there is."""
         return await asyncio.to_thread(self._resources)
+
+    async def predict_scaling_needs(
+        self, pattern: TrafficPattern | None = None, *, days: int = 14
+    ) -> ScalingPrediction:
+        """What is to come hour by hour, the workers it asks for, and how wrong such forecasts were of late.
+
+        By the installation's own history, or after the given pattern; at most 60 days.
+        """
+
+        def predict() -> ScalingPrediction:
+            nodes, load = self._measure()
+            return self._foresight.prediction(
+                load,
+                _within(self._storage.scaling.policy(), target_for(nodes), nodes),
+                days=min(days, MOST_DAYS),
+                now=clock.to_datetime(clock.now()),
+                pattern=pattern,
+            )
+
+        return await asyncio.to_thread(predict)
 
     async def implement_auto_scaling_policies(
         self, policy: ScalingPolicy, *, actor: str = _ACTOR
@@ -173,6 +201,10 @@ class WebhookScalingManager:
             load=load,
         )
 
+    def _multiplier(self, moment: datetime) -> float:
+        """How many times an ordinary day's load the season's plan expects; 1 without a plan."""
+        return self._season().state(moment).multiplier
+
     # ── deciding ────────────────────────────────────────────────────────────────────────────────────────
 
     async def _tick(self) -> float | None:
@@ -184,9 +216,13 @@ class WebhookScalingManager:
         load = given or measured
         target = target_for(nodes)
         policy = _within(self._storage.scaling.policy(), target, nodes)
-        peak = self._calendar.is_peak(clock.to_datetime(clock.now()), self._timezone)
+        moment = clock.to_datetime(clock.now())
+        season = self._season().state(moment)
+        floors = Floors(forecast=self._foresight.floor(load, policy, now=moment), season=season.worker_floor)
         before = self._before(load)
-        found, memory = decide(load, policy, before, now=clock.monotonic(), peak=peak, floors=Floors())
+        found, memory = decide(
+            load, policy, before, now=clock.monotonic(), peak=season.phase == "peak", floors=floors
+        )
         shares = target.shares(found.desired, nodes)
         applied = self._publish(found, load, shares)
         if applied:

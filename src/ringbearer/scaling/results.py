@@ -3,6 +3,7 @@
 import msgspec
 
 from ringbearer.domain.scaling import LoadMetrics, ScalingPolicy
+from ringbearer.domain.times import Moment
 
 
 class ScalingResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +54,40 @@ class ResourceMetrics(msgspec.Struct, frozen=True, kw_only=True):
     store_connections: int | None
     """How many more the store takes; None where that is no limit."""
     load: LoadMetrics
+
+
+class ForecastHour(msgspec.Struct, frozen=True, kw_only=True):
+    """What is expected of an hour. Deliveries in the hour; `upper` holds nine times of ten."""
+
+    at: Moment
+    expected: float
+    upper: float
+    workers: int
+
+
+class TestedHour(msgspec.Struct, frozen=True, kw_only=True):
+    """What was forecast of a past hour a week before, and what came true."""
+
+    at: Moment
+    expected: float
+    actual: float
+
+
+class ScalingPrediction(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to come, and how far that could be trusted lately."""
+
+    method: str
+    history_hours: int
+    error: float | None
+    """Σ|actual - forecast| / Σ actual over the last weeks, each forecast from what was known a week before."""
+    safety: float
+    """What the expected number is multiplied with before workers are reckoned from it."""
+    mode: str
+    """`act`: the forecast is a floor for the number of workers; `advise`: it is only shown."""
+    current_workers: int
+    hours: list[ForecastHour]
+    tested: list[TestedHour]
+    reason: str
 
 
 class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
