@@ -72,6 +72,7 @@ class Rig:
         timeless: bool = False,
         **options: object,
     ) -> None:
+        """`options` are further settings of the service."""
         self.directory = directory
         self._timeout = timeout
         self._timeless = timeless

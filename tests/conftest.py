@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from hypothesis import settings
 
-from redis_servers import Group, Server, cluster_servers, one_server, sentinel_servers
+from chaos.redis_servers import Group, Server, cluster_servers, one_server, sentinel_servers
 from ringbearer import ids
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault, generate_key

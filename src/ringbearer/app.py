@@ -26,7 +26,7 @@ from ringbearer.delivery.guard import Guard
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
 from ringbearer.delivery.worker import Worker
 from ringbearer.domain.keys import Key, digest, generate
-from ringbearer.errors import ConfigurationError
+from ringbearer.errors import ConfigurationError, RedisUnavailable
 from ringbearer.limits.breakers import Breakers
 from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.looper import Looper
@@ -34,8 +34,12 @@ from ringbearer.maintenance.housekeeper import Housekeeper
 from ringbearer.maintenance.presence import Duty, Leadership, Presence
 from ringbearer.monitor.monitor import WebhookPerformanceMonitor
 from ringbearer.monitor.prometheus import PrometheusMetrics
+from ringbearer.queue.base import Queue
 from ringbearer.queue.bell import Bell, PostgresBell, SocketBell
 from ringbearer.queue.database import DatabaseQueue
+from ringbearer.queue.index import RedisIndex
+from ringbearer.queue.reconciler import Reconciler
+from ringbearer.queue.redis import RedisQueue
 from ringbearer.queue.steering import Steering
 from ringbearer.redis_link import open_redis, parse
 from ringbearer.scaling.signals import ProcessSignals
@@ -74,7 +78,8 @@ class Services:
         self.storage = open_storage(settings.store_url, self.vault, prepare=settings.database_prepare)
         self.redis = None if settings.redis_url is None else open_redis(settings.redis_url, self.vault)
         self.bell = _bell(settings, listen=listen)
-        self.queue = DatabaseQueue(self.storage.ledger, self.bell)
+        self.index = None if self.redis is None else RedisIndex(self.redis, self.telemetry)
+        self.queue = self._queue()
         self.cache = _cache(settings, self.storage, self.vault, self.telemetry)
         self.breakers = Breakers(
             table=self.storage.breakers, telemetry=self.telemetry, policy=settings.breaker_policy
@@ -95,6 +100,7 @@ class Services:
     def close(self) -> None:
         """Close the cache, the store, Redis and the bell."""
         self.cache.close()
+        self.queue.close()
         self.bell.close()
         if self.redis is not None:
             self.redis.close()
@@ -123,6 +129,24 @@ class Services:
     async def follow_breakers(self) -> None:
         """Tell other workers of circuits that moved here, and hear of those that moved there."""
         await asyncio.to_thread(self.breakers.follow)
+
+    def degraded(self) -> dict[str, str]:
+        """Parts that do not work as they should, and that deliveries can do without; blocks."""
+        found: dict[str, str] = {}
+        if self.index is not None:
+            try:
+                torn = self.index.torn()
+            except RedisUnavailable as error:
+                found["redis"] = f"workers claim from the store: {error}"
+            else:
+                if torn:
+                    found["redis"] = "workers claim from the store while the index in Redis is made anew"
+        return found
+
+    def _queue(self) -> Queue:
+        if self.index is None:
+            return DatabaseQueue(self.storage.ledger, self.bell)
+        return RedisQueue(self.storage.ledger, self.bell, self.index, self.telemetry)
 
 
 def open_store(settings: Settings) -> Storage:
@@ -256,12 +280,17 @@ async def _work(services: Services) -> None:
         retention_days=settings.retention_days,
         lease_seconds=settings.lease_seconds,
     )
+    leading: list[Duty] = [housekeeper]
+    if services.index is not None:
+        leading.append(
+            Reconciler(ready=services.storage.ready, index=services.index, telemetry=services.telemetry)
+        )
     if settings.metrics_port is not None:
         start_http_server(settings.metrics_port, settings.host, registry=services.metrics.registry)
     signals = ProcessSignals(services.telemetry, _worker_state(worker, settings))
     presence, leadership = (
         services.presence("work", signals),
-        services.leadership(HOUSEKEEPING, [housekeeper]),
+        services.leadership(HOUSEKEEPING, leading),
     )
     services.cache.start()
     services.order.start()

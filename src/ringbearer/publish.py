@@ -211,7 +211,7 @@ class Publisher:
         accepted = iter(self._ledger.accept(flat))
         failpoints.reach("publish.committed")
         answers = [[next(accepted) for _ in waiting.admissions] for waiting in group]
-        self._queue.push(sum(a.deliveries for answer in answers for a in answer))
+        self._queue.push(sum(a.deliveries for answer in answers for a in answer), flat)
         failpoints.reach("publish.pushed")
         return answers
 

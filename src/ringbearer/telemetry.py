@@ -95,6 +95,28 @@ class DeliveriesMoved(Report, frozen=True):
     count: int
 
 
+class RedisFailed(Report, frozen=True):
+    """Redis did not do something, `during` naming it with a fixed word; the store does without."""
+
+    during: str
+    error: str
+
+
+class IndexUsed(Report, frozen=True):
+    """What became of deliveries on their way through Redis: `how` is pushed, left_out, dropped, claimed, stale,
+    claimed_from_store, repaired or rebuilt."""
+
+    how: str
+    count: int
+
+
+class IndexRebuilt(Report, frozen=True):
+    """The index in Redis was made anew from the store."""
+
+    count: int
+    duration: float
+
+
 class HistoryPruned(Report, frozen=True):
     """Retention removed rows or day tables."""
 

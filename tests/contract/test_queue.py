@@ -11,6 +11,7 @@ from select import select
 import psycopg
 import pytest
 
+from contract.indexed import Indexed
 from contract.making import admission, at_once, counted, outcome, rows
 from ringbearer import clock
 from ringbearer.domain.deliveries import Lease, State
@@ -45,17 +46,28 @@ def bell() -> RecordingBell:
     return RecordingBell()
 
 
-@pytest.fixture(params=["database"])
-def queue(request: pytest.FixtureRequest, storage: Storage, bell: RecordingBell) -> Queue:
+@pytest.fixture(params=["database", "redis", "redis_sentinel", "redis_cluster"])
+def queue(request: pytest.FixtureRequest, storage: Storage, bell: RecordingBell) -> Iterator[Queue]:
     """Each kind of queue in turn, over each database."""
-    assert request.param == "database"
-    return DatabaseQueue(storage.ledger, bell)
+    if request.param == "database":
+        yield DatabaseQueue(storage.ledger, bell)
+        return
+    if request.param == "redis":
+        url: str = request.getfixturevalue("redis_url")
+    else:
+        url = request.getfixturevalue(request.param).url
+    with Indexed(storage, bell, url) as indexed:
+        assert indexed.reconciler.reconcile() == 0  # an empty index, known to be whole
+        yield indexed.queue
+        assert not indexed.failures
 
 
 def accept(storage: Storage, queue: Queue, *lanes: int) -> None:
-    """What publishing does: commit, then push."""
-    storage.ledger.accept([admission(lane=lane) for lane in lanes])
-    queue.push(len(lanes))
+    """What publishing does: commit, then push; returns when that has got through."""
+    made = [admission(f"ep_{n % 7}", lane=lane) for n, lane in enumerate(lanes)]
+    storage.ledger.accept(made)
+    queue.push(len(made), made)
+    queue.close()
 
 
 def claim(queue: Queue, *quotas: int, worker: str = "w") -> list[Lease]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redis_servers import Group, Server
+from chaos.redis_servers import Group, Server
 from ringbearer.cache.base import Entry, Since, Tier
 from ringbearer.cache.lru import LruTier
 from ringbearer.cache.null import NullTier

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from redis_servers import one_server
+from chaos.redis_servers import one_server
 from ringbearer.cache.pubsub import RedisBell
 from ringbearer.cache.wire import BellWire, SilentWire, Wire
 from ringbearer.queue.bell import Bell, PostgresBell, SocketBell

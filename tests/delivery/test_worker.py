@@ -20,7 +20,7 @@ from ringbearer.errors import StoreUnavailable
 from ringbearer.misbehaving import OK, Behaviour, Peer, Rogue, Rogues, answers, never_answers, says
 from ringbearer.queue.base import Demand, Queue
 from ringbearer.storage.base import Storage
-from ringbearer.storage.ledger import Depth
+from ringbearer.storage.ledger import Admission, Depth
 from ringbearer.telemetry import DeliveriesSettled, StoreFailed
 
 OTHER_SECRET = "whsec_" + "YW5vdGhlci1zZWNyZXQtYW5vdGhlci1zZWNyZXQ="
@@ -398,7 +398,7 @@ class Breakable(Queue):
         if name in self.broken:
             raise self.broken[name]
 
-    def push(self, count: int) -> None:
+    def push(self, count: int, admitted: Sequence[Admission] = ()) -> None:
         self._inner.push(count)
 
     def claim(self, demand: Demand) -> list[Lease]:

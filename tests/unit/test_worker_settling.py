@@ -9,7 +9,7 @@ from ringbearer.delivery.worker import Worker
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
 from ringbearer.errors import StoreUnavailable
 from ringbearer.queue.base import Demand, Queue
-from ringbearer.storage.ledger import Depth
+from ringbearer.storage.ledger import Admission, Depth
 
 
 class PickyQueue(Queue):
@@ -27,7 +27,7 @@ class PickyQueue(Queue):
         self.stored += outcomes
         return {o.lease.delivery_id for o in outcomes}
 
-    def push(self, count: int) -> None: ...
+    def push(self, count: int, admitted: Sequence[Admission] = ()) -> None: ...
 
     def claim(self, demand: Demand) -> list[Lease]:
         return []

@@ -142,7 +142,7 @@ class Front:
                 ping=services.redis.ping if services.redis is not None else None,
             )
         )
-        self._probes = Probes(storage=services.storage, metrics=services.metrics)
+        self._probes = Probes(storage=services.storage, metrics=services.metrics, degraded=services.degraded)
         self._management = create_app(
             ApiServices(
                 storage=services.storage,

@@ -77,6 +77,14 @@ class Lease(msgspec.Struct, kw_only=True, gc=False):
     """When the worker began with it."""
 
 
+class Content(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What of an event goes to its receivers."""
+
+    type: str
+    timestamp: str
+    data: str
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One try to deliver. `duration` in seconds; `error` is a code, and a sentence after a colon."""
 

@@ -33,6 +33,9 @@ from ringbearer.telemetry import (
     EventsAccepted,
     EventsRefused,
     HistoryPruned,
+    IndexRebuilt,
+    IndexUsed,
+    RedisFailed,
     ScalingDecided,
     StoreFailed,
     Telemetry,
@@ -83,6 +86,14 @@ class PrometheusMetrics:
         self._scalings = counter(
             "ringbearer_scaling_changes_total", "Changes of the wanted number of workers.", ["rule"]
         )
+        self._redis_errors = counter("ringbearer_redis_errors_total", "Failures of Redis.", ["during"])
+        self._index = counter(
+            "ringbearer_index_deliveries_total", "Deliveries on their way through Redis.", ["how"]
+        )
+        self._rebuilds = counter("ringbearer_index_rebuilds_total", "Times the index was made anew.")
+        self._rebuild_seconds = histogram(
+            "ringbearer_index_rebuild_seconds", "Time to make the index in Redis anew from the store."
+        )
         self._connections = counter("ringbearer_connections_total", "Connections used by tries.", ["kind"])
         self._circuits = counter("ringbearer_breaker_moves_total", "Circuits that moved.", ["to"])
         self._accept_seconds = histogram("ringbearer_accept_seconds", "Time to commit a group of events.")
@@ -122,6 +133,9 @@ class PrometheusMetrics:
         telemetry.listen(CacheWorked, self._on_cache)
         telemetry.listen(BreakerMoved, lambda r: self._circuits.labels(r.after).inc())
         telemetry.listen(ScalingDecided, self._on_scaling)
+        telemetry.listen(RedisFailed, lambda r: self._redis_errors.labels(r.during).inc())
+        telemetry.listen(IndexUsed, lambda r: self._index.labels(r.how).inc(r.count))
+        telemetry.listen(IndexRebuilt, self._on_rebuilt)
         telemetry.listen(StoreFailed, lambda r: self._store_errors.labels(r.during).inc())
 
     def worker_started(self) -> None:
@@ -181,6 +195,10 @@ class PrometheusMetrics:
         ):
             if n:
                 labelled.inc(n)
+
+    def _on_rebuilt(self, report: IndexRebuilt) -> None:
+        self._rebuilds.inc()
+        self._rebuild_seconds.observe(report.duration)
 
     def _on_settled(self, report: DeliveriesSettled) -> None:
         for state, count in report.states.items():

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from ringbearer.domain.deliveries import Lease, Outcome
-from ringbearer.storage.ledger import Depth
+from ringbearer.storage.ledger import Admission, Depth
 
 
 class Demand:
@@ -28,8 +28,11 @@ class Queue(ABC):
     """
 
     @abstractmethod
-    def push(self, count: int) -> None:
-        """Tell that so many deliveries have become ready; never raises, and may be lost."""
+    def push(self, count: int, admitted: Sequence[Admission] = ()) -> None:
+        """Tell that so many deliveries have become ready; never raises, and may be lost.
+
+        `admitted` are events that were just committed, from which a queue beside the store need not read it.
+        """
 
     @abstractmethod
     def claim(self, demand: Demand) -> list[Lease]:
@@ -53,3 +56,6 @@ class Queue(ABC):
     @abstractmethod
     def depth(self) -> list[Depth]:
         """Deliveries per lane and state, at a cost that does not grow with their number."""
+
+    def close(self) -> None:  # noqa: B027  # most have nothing to end
+        """End what runs in the background."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ringbearer.domain.deliveries import Lease, Outcome
 from ringbearer.queue.base import Demand, Queue
 from ringbearer.queue.bell import Bell
-from ringbearer.storage.ledger import Depth, Ledger
+from ringbearer.storage.ledger import Admission, Depth, Ledger
 
 
 class DatabaseQueue(Queue):
@@ -15,7 +15,7 @@ class DatabaseQueue(Queue):
         self._ledger = ledger
         self._bell = bell
 
-    def push(self, count: int) -> None:
+    def push(self, count: int, admitted: Sequence[Admission] = ()) -> None:
         if count:
             self._bell.ring()
 

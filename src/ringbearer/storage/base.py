@@ -17,6 +17,7 @@ from ringbearer.storage.ledger import Ledger
 from ringbearer.storage.nodes import Nodes
 from ringbearer.storage.overview import Overview
 from ringbearer.storage.plans import Plans
+from ringbearer.storage.ready import Ready
 from ringbearer.storage.retention import Retention
 from ringbearer.storage.rollups import Rollups
 from ringbearer.storage.scaling import ScalingRecords
@@ -36,6 +37,7 @@ class Storage:
         self.catalog = Catalog(database, vault)
         self.plans = Plans(database)
         self.ledger = Ledger(database)
+        self.ready = Ready(database)
         self.history = History(database)
         self.overview = Overview(database)
         self.nodes = Nodes(database)

@@ -6,13 +6,13 @@ state it comes from, so that of two who want to move it, one does and the other 
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Row, TextClause
 
-from ringbearer.domain.deliveries import Lease, Outcome, State
+from ringbearer.domain.deliveries import Content, Lease, Outcome, State
 from ringbearer.domain.events import Priority
 from ringbearer.domain.suppliers import Tier
 from ringbearer.storage.database import Database
@@ -60,6 +60,8 @@ class Admission(msgspec.Struct, kw_only=True, gc=False):
     reason: str | None = None
     """The name of the rule that chose the lane, if one did."""
     tags: str | None = None
+    ranks: list[int | None] = []
+    """The rank of each endpoint's delivery, None for one that is not ready; filled in when it is stored."""
 
 
 class Accepted(msgspec.Struct, kw_only=True, gc=False):
@@ -167,6 +169,7 @@ class Ledger:
                 _first_state(a, key, enabled) for key, (_, enabled) in zip(keys, a.endpoints, strict=True)
             ]
             parked = self._parked(a, states) if self.parking else {}
+            a.ranks = []
             ranks = iter(self._ranks(a, states))
             for ordinal, (endpoint_id, _) in enumerate(a.endpoints):
                 key, state = keys[ordinal], states[ordinal]
@@ -174,6 +177,8 @@ class Ledger:
                     ordered.add((endpoint_id, key))
                 due_at, reason = parked.get(endpoint_id, (a.deliver_at, None))
                 moved[a.lane, state] += 1
+                rank = next(ranks) if state in _PLACED else 0
+                a.ranks.append(rank if state is State.READY else None)
                 jobs.append(
                     (
                         f"{stem}{ordinal:04x}",
@@ -182,7 +187,7 @@ class Ledger:
                         a.supplier_id,
                         a.type,
                         a.lane,
-                        next(ranks) if state in _PLACED else 0,
+                        rank,
                         state,
                         due_at,
                         key,
@@ -237,15 +242,35 @@ class Ledger:
                 taken += self._take(connection, self._sql.claim_more, parameters | {"spare": spare})
             if not taken:
                 return []
-            moved: _Moves = Counter()
-            for row in taken:
-                moved[row.lane, State.READY] -= 1
-                moved[row.lane, State.LEASED] += 1
-            taken.sort(key=lambda row: (row.lane, row.rank))
-            self.flows.claimed(connection, {row.lane: row.rank for row in taken})  # the last of each lane
-            events = {(row.event_id,) for row in taken}
-            found = {r[0]: r for r in _run(connection, self._sql.load_events, sorted(events))}
-            self._count(connection, moved)
+            return self._leased(connection, taken, {})
+
+    def lease(
+        self, delivery_ids: Sequence[str], *, worker: str, until: int, contents: Mapping[str, Content]
+    ) -> list[Lease]:
+        """Lease those of these deliveries that are ready and that nobody else is just moving.
+
+        `contents` are those events' that need not be read any more.
+        """
+        parameters = {"rows": _text([(i,) for i in delivery_ids]), "worker": worker, "until": until}
+        with self._database.write(durable=False) as connection:
+            taken = self._take(connection, self._sql.claim_these, parameters)
+            return self._leased(connection, taken, contents) if taken else []
+
+    def _leased(
+        self, connection: Connection, taken: list["_Claimed"], contents: Mapping[str, Content]
+    ) -> list[Lease]:
+        moved: _Moves = Counter()
+        for row in taken:
+            moved[row.lane, State.READY] -= 1
+            moved[row.lane, State.LEASED] += 1
+        taken.sort(key=lambda row: (row.lane, row.rank))
+        self.flows.claimed(connection, {row.lane: row.rank for row in taken})  # the last of each lane
+        events = {(row.event_id,) for row in taken if row.event_id not in contents}
+        found = dict(contents)
+        if events:
+            for event_id, *content in _run(connection, self._sql.load_events, sorted(events)):
+                found[event_id] = Content(*content)
+        self._count(connection, moved)
         return [_lease(row, found[row.event_id]) for row in taken]
 
     @staticmethod
@@ -573,7 +598,7 @@ def _ordered(jobs: Iterable[_Job]) -> set[tuple[str, str]]:
     return {(job.endpoint_id, job.ordering_key) for job in jobs if job.ordering_key is not None}
 
 
-def _lease(row: _Claimed, event: Row[*tuple[Any, ...]]) -> Lease:
+def _lease(row: _Claimed, content: Content) -> Lease:
     return Lease(
         delivery_id=row.delivery_id,
         event_id=row.event_id,
@@ -585,9 +610,9 @@ def _lease(row: _Claimed, event: Row[*tuple[Any, ...]]) -> Lease:
         ordering_key=row.ordering_key,
         accepted_at=row.accepted_at,
         ready_at=row.ready_at,
-        event_type=event[1],
-        timestamp=event[2],
-        data=event[3],
+        event_type=content.type,
+        timestamp=content.timestamp,
+        data=content.data,
     )
 
 

@@ -120,6 +120,13 @@ class Statements:
                 "SELECT delivery_id FROM jobs WHERE state = 'ready' ORDER BY lane, rank LIMIT :spare {skip}"
             )
         )
+        self.claim_these = sql(
+            lease(
+                "SELECT delivery_id FROM jobs WHERE state = 'ready' AND delivery_id "
+                + among.format("SELECT r.value ->> 0 FROM {rows}")
+                + " {skip}"
+            )
+        )
         self.load_events = sql("""
             SELECT e.id, e.type, e.timestamp, e.data FROM {rows} JOIN events AS e ON e.id = r.value ->> 0
         """)
