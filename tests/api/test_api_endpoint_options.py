@@ -35,6 +35,13 @@ def _key_pem(key: Key, password: bytes | None = None) -> str:
 
 _OURS = _AUTHORITY.issue("lumen")
 _CERTIFICATE, _KEY = _pem(_OURS), _key_pem(_OURS.key)
+OAUTH2 = {
+    "type": "oauth2",
+    "token_url": "https://93.184.215.14/token",
+    "client_id": "studio",
+    "client_secret": "hush-hush-2",
+    "scope": "hooks",
+}
 
 
 @pytest.fixture
@@ -143,6 +150,21 @@ def test_one_credential_is_changed_and_the_other_stays(api: Api, admin: httpx.Cl
     assert _credentials(api, made["id"]) == Credentials()
 
 
+def test_an_oauth2_client_is_shown_without_its_secret(api: Api, admin: httpx.Client, supplier: str) -> None:
+    answer = admin.post(ENDPOINTS, json={"url": URL, "auth": OAUTH2})
+    assert "hush" not in answer.text
+    made = answer.json()
+    shown = {name: value for name, value in OAUTH2.items() if name != "client_secret"}
+    assert made["auth"] == shown | {"audience": None, "client_auth": "basic"}
+    assert _credentials(api, made["id"]) == Credentials(auth="hush-hush-2")
+    one = f"{ENDPOINTS}/{made['id']}"
+    assert pointers(admin.patch(one, json={"auth": made["auth"]})) == [
+        "/auth"
+    ]  # its secret comes again with it
+    preview = admin.post(f"{one}/preview").json()
+    assert not any(name.lower() == "authorization" for name in preview["headers"])
+
+
 _OTHER = _AUTHORITY.issue("other")
 _OLD = _AUTHORITY.issue("lumen", starts=-9 * _DAY, ends=-_DAY)
 _SMALL = rsa.generate_private_key(65_537, 1_024)
@@ -180,6 +202,19 @@ UNFIT: list[tuple[Mapping[str, object], str]] = [
     ({"auth": {"type": "digest", "username": "a", "password": "hush"}}, "/auth"),
     ({"auth": {"type": "basic", "username": "a", "password": "hush", "realm": "x"}}, "/auth"),
     ({"auth": "basic"}, "/auth"),
+    *(
+        ({"auth": OAUTH2 | {"token_url": url}}, "/auth/token_url")
+        for url in (
+            "http://127.0.0.1/t",
+            "http://169.254.169.254/t",
+            "ftp://a.example/",
+            "https://u:p@a.example/",
+        )
+    ),
+    ({"auth": {name: value for name, value in OAUTH2.items() if name != "client_secret"}}, "/auth"),
+    ({"auth": OAUTH2 | {"client_auth": "jwt"}}, "/auth/client_auth"),
+    ({"auth": OAUTH2 | {"client_secret": ""}}, "/auth/client_secret"),
+    ({"auth": OAUTH2 | {"scope": "a\nb"}}, "/auth/scope"),
     (
         {
             "auth": {"type": "basic", "username": "a", "password": "hush"},

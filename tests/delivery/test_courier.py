@@ -121,6 +121,19 @@ def test_no_first_byte_without_a_connection(sender: Sender) -> None:
     assert returned.first_byte_at is None
 
 
+def test_steady_traffic_finds_its_connections_again(rogues: Rogues, sender: Sender) -> None:
+    receivers = [rogues.serve(misbehaving.answers) for _ in range(3)]
+    reused = []
+    for _ in range(100):
+        for receiver in receivers:
+            for number in range(4):
+                sender.courier.submit(order(str(number), receiver.url, _LONG))
+        reused += [returned.reused for returned in _until_idle(sender)]
+    assert sum(receiver.connections for receiver in receivers) <= 12
+    assert sum(reused) / len(reused) > 0.98
+    assert all(reused[100:])
+
+
 # ── HTTP/2 ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 

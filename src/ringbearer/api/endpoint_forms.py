@@ -22,6 +22,7 @@ from ringbearer.domain.endpoints import (
     Credentials,
     Endpoint,
     HttpVersion,
+    OAuth2,
     Ordering,
     Profile,
     RateLimit,
@@ -42,6 +43,16 @@ class BasicAuthWithPassword(BasicAuth, frozen=True, kw_only=True, forbid_unknown
 
     username: _Text
     password: _Secret
+
+
+class OAuth2WithSecret(OAuth2, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="oauth2"):
+    """OAuth 2 client credentials; the client's secret is not shown again."""
+
+    token_url: str
+    client_id: _Text
+    client_secret: _Secret
+    scope: _Text | None = None
+    audience: _Text | None = None
 
 
 class EndpointChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -145,8 +156,11 @@ class EndpointChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Meta(description="the private key (PEM) of client_certificate; it is not shown again"),
     ] = UNSET
     auth: Annotated[
-        BasicAuthWithPassword | UnsetType | None,
-        Meta(description="type basic with username and password, or null; its secret is not shown again"),
+        BasicAuthWithPassword | OAuth2WithSecret | UnsetType | None,
+        Meta(
+            description="type basic with username and password; or type oauth2 with token_url, client_id, "
+            "client_secret and, if need be, scope, audience and client_auth (basic or post); or null"
+        ),
     ] = UNSET
 
 
@@ -178,17 +192,48 @@ def settings_of(guard: UrlGuard, body: EndpointChange) -> dict[str, object]:
         given["disabled_reason"] = None if body.enabled else DISABLED_BY_REQUEST
     if isinstance(body.auth, BasicAuthWithPassword):
         given["auth"] = BasicAuth(username=body.auth.username)
+    elif isinstance(body.auth, OAuth2WithSecret):
+        given["auth"] = OAuth2(
+            token_url=guard.check_url(body.auth.token_url),
+            client_id=body.auth.client_id,
+            scope=body.auth.scope,
+            audience=body.auth.audience,
+            client_auth=body.auth.client_auth,
+        )
     return given
+
+
+async def check_addresses(guard: UrlGuard, settings: dict[str, object]) -> None:
+    """Look at the addresses behind the names of the URLs that are set; raises UrlRefused."""
+    url, auth = settings.get("url"), settings.get("auth")
+    if isinstance(url, str):
+        await guard.check_resolved(url)
+    if isinstance(auth, OAuth2):
+        try:
+            await guard.check_resolved(auth.token_url)
+        except UrlRefused as error:
+            raise InvalidInput(
+                f"the token URL is refused: {error.reason}", [("/auth/token_url", error.reason)]
+            ) from None
 
 
 def credentials_of(body: EndpointChange) -> Callable[[Credentials], Credentials]:
     """What the body makes of an endpoint's credentials."""
     given: dict[str, str | None] = {}
     if body.auth is not UNSET:
-        given["auth"] = body.auth.password if body.auth is not None else None
+        given["auth"] = _secret_of(body.auth)
     if body.client_certificate is not UNSET:
         given["client_key"] = body.client_key if isinstance(body.client_key, str) else None
     return lambda credentials: msgspec.structs.replace(credentials, **given)
+
+
+def _secret_of(auth: BasicAuthWithPassword | OAuth2WithSecret | None) -> str | None:
+    match auth:
+        case BasicAuthWithPassword():
+            return auth.password
+        case OAuth2WithSecret():
+            return auth.client_secret
+    return None
 
 
 def changed(endpoint: Endpoint, settings: dict[str, object], now: datetime) -> Endpoint:
@@ -229,6 +274,8 @@ def form_problems(guard: UrlGuard, fields: Fields) -> Iterator[tuple[str, str]]:
     auth = fields.get("auth")
     if isinstance(auth, BasicAuth) and ":" in auth.username:
         yield "/auth/username", "expected a name without a colon, which ends it (RFC 7617)"
+    if isinstance(auth, OAuth2):
+        yield from _refused("/auth/token_url", lambda: guard.check_url(auth.token_url))
     yield from _certificate_problems(fields)
 
 

@@ -18,6 +18,7 @@ from ringbearer.api.endpoint_forms import (
     EndpointChange,
     NewEndpoint,
     changed,
+    check_addresses,
     coherent,
     credentials_of,
     form_problems,
@@ -90,10 +91,10 @@ async def create_endpoint(
     catalog = services.storage.catalog
     await services.store(catalog.get_supplier, path_id(supplier_id, "supplier"))
     body = await read_body(request, NewEndpoint, partial(form_problems, services.guard))
-    await services.guard.check_resolved(services.guard.check_url(body.url))
+    given = settings_of(services.guard, body)
+    await check_addresses(services.guard, given)
     secret = _first_secret(body)
     now = clock.to_datetime(clock.now())
-    given = settings_of(services.guard, body)
     endpoint = Endpoint(
         id=ids.endpoint(),
         supplier_id=supplier_id,
@@ -144,8 +145,7 @@ async def change_endpoint(
     body = await read_body(request, EndpointChange, partial(form_problems, services.guard))
     services.changes.take(endpoint_id)
     settings = settings_of(services.guard, body)
-    if isinstance(body.url, str):
-        await services.guard.check_resolved(services.guard.check_url(body.url))
+    await check_addresses(services.guard, settings)
     now = clock.to_datetime(clock.now())
     after = await services.store(
         services.storage.catalog.change_endpoint,

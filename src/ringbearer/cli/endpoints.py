@@ -11,7 +11,7 @@ from ringbearer.cli.inputs import read_value
 from ringbearer.cli.options import All, Json, Limit, duration, examples
 from ringbearer.cli.wishes import ENDPOINT, NO_WISHES, Wishes
 from ringbearer.domain.deliveries import Attempt
-from ringbearer.domain.endpoints import Endpoint, Signing
+from ringbearer.domain.endpoints import BasicAuth, Endpoint, OAuth2, Signing
 from ringbearer.domain.times import Moment
 from ringbearer.errors import InvalidInput
 
@@ -368,8 +368,12 @@ def _state(endpoint: Endpoint) -> str:
 
 
 def _auth(endpoint: Endpoint) -> str | None:
-    auth = endpoint.auth
-    return None if auth is None else f"basic, as {auth.username}"
+    match endpoint.auth:
+        case BasicAuth(username=name):
+            return f"basic, as {name}"
+        case OAuth2(client_id=client, token_url=url):
+            return f"OAuth 2, as {client} by {url}"
+    return None
 
 
 def _print(answer: bytes, json: bool) -> None:

@@ -74,6 +74,14 @@ class Wishes:
         str | None,
         Parameter(name="--basic", help="Basic authentication, user:password; @FILE or - reads it."),
     ] = None
+    oauth2: Annotated[
+        list[str] | None,
+        Parameter(
+            name="--oauth2",
+            help="OAuth 2, name=value: token_url, client_id, client_secret, scope, audience, client_auth; repeatable. "
+            "A value @FILE reads it.",
+        ),
+    ] = None
 
     def body(self) -> dict[str, object]:
         """The wishes that were given, in the words of the API; InvalidInput when one is malformed."""
@@ -94,9 +102,19 @@ class Wishes:
             "ca": _read(self.ca),
             "client_certificate": _read(self.client_certificate),
             "client_key": _read(self.client_key),
-            "auth": _basic(_read(self.basic)),
+            "auth": self._auth(),
         }
         return {name: value for name, value in wishes.items() if value is not None}
+
+    def _auth(self) -> dict[str, str] | None:
+        oauth2 = pairs(self.oauth2, "=", "part of --oauth2")
+        if oauth2 is None:
+            return _basic(_read(self.basic))
+        if self.basic is not None:
+            raise InvalidInput("give --basic or --oauth2, not both")
+        return {"type": "oauth2"} | {
+            name: read_value(value).decode().strip() for name, value in oauth2.items()
+        }
 
 
 NO_WISHES = Wishes()

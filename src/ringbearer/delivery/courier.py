@@ -16,7 +16,7 @@ import pycurl
 
 from ringbearer import clock
 from ringbearer.delivery.outcome import Exchange
-from ringbearer.domain.endpoints import HttpVersion, TlsVersion
+from ringbearer.domain.endpoints import Grant, HttpVersion, TlsVersion
 
 MAX_ANSWER = 64 * 1024
 """Bytes of an answer's body that are read before the connection is given up."""
@@ -66,7 +66,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
 class Order(msgspec.Struct, gc=False):
     """One exchange to make: `token` comes back with its result. `timeout` in seconds, for all of it.
 
-    `way` is None for the usual one.
+    `way` is None for the usual one. With a `grant` it needs a bearer token, which a TokenCourier adds.
     """
 
     token: object
@@ -75,6 +75,7 @@ class Order(msgspec.Struct, gc=False):
     body: bytes
     timeout: float
     way: Way | None = None
+    grant: Grant | None = None
 
 
 class Return(msgspec.Struct, gc=False):

@@ -11,6 +11,7 @@ An error is a stable code, then a colon and a sentence. The codes:
  tls_self_signed, tls_untrusted, tls_revoked, tls_weak    the certificate
  tls_version, tls_not_spoken, tls_client_certificate,
  tls_own_material, tls_handshake                          the rest of TLS
+ token_failed                                             the token that the endpoint asks for could not be had
  payload_failed                                           no form of the event that the endpoint asks for
  empty_response, incomplete_response, bad_response,
  too_large, protocol_error                                what was answered
@@ -53,7 +54,8 @@ class Exchange(msgspec.Struct, kw_only=True, gc=False):
     https://curl.se/libcurl/c/libcurl-errors.html). `header_lines` are as libcurl hands them over: those of
     interim answers too, with status lines, line ends and blank lines. `body` is what was read, its content
     coding left on. `blocked` is the guard's reason when it let no address be dialled. `os_errno` is the
-    system's reason for a failed connect (CURLINFO_OS_ERRNO), 0 when it is not known.
+    system's reason for a failed connect (CURLINFO_OS_ERRNO), 0 when it is not known. `failure` is an error, code and
+    sentence, that kept the request from being made.
     """
 
     started_at: int
@@ -65,6 +67,7 @@ class Exchange(msgspec.Struct, kw_only=True, gc=False):
     body: bytes = b""
     blocked: str | None = None
     os_errno: int = 0
+    failure: str | None = None
 
 
 def record(exchange: Exchange) -> Record:
@@ -135,6 +138,8 @@ def header(exchange: Exchange, name: str) -> str | None:
 
 def error(exchange: Exchange) -> str | None:
     """What went wrong, as a code and a sentence; None for a success."""
+    if exchange.failure is not None:
+        return exchange.failure
     status = answered(exchange)
     if status in _OK:
         return None

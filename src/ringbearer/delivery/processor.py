@@ -8,12 +8,13 @@ from typing import cast
 
 from ringbearer import clock
 from ringbearer.cache.manager import WebhookCacheManager
-from ringbearer.delivery.courier import Courier, Return
+from ringbearer.delivery.courier import Return
 from ringbearer.delivery.gate import Gate, later
 from ringbearer.delivery.outcome import Exchange, Health, health, record
 from ringbearer.delivery.report import attempt_made
 from ringbearer.delivery.retry import judge
 from ringbearer.delivery.routes import Route, Routes
+from ringbearer.delivery.tokens import TokenCourier
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
 from ringbearer.domain.endpoints import DEFAULT_RETRY_SCHEDULE
 from ringbearer.errors import PayloadFailed, StoreUnavailable
@@ -46,7 +47,7 @@ class HighPerformanceWebhookProcessor:
         self._cache = cache
         self._limiter = limiter
         self._telemetry = telemetry
-        self._courier = Courier(slots=slots, refuse=refuse, ca_file=ca_file)
+        self._courier = TokenCourier(slots=slots, refuse=refuse, ca_file=ca_file)
         self._routes = Routes(public_url=public_url)
         self._breakers = breakers
         self._gate = Gate(slots=slots, breakers=breakers)

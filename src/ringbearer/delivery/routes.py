@@ -11,7 +11,7 @@ from ringbearer.delivery.courier import Order, Way
 from ringbearer.delivery.payload import Content, content_for, encoder_for
 from ringbearer.delivery.signing import Signer
 from ringbearer.domain.deliveries import Lease
-from ringbearer.domain.endpoints import BasicAuth, Endpoint, Target
+from ringbearer.domain.endpoints import BasicAuth, Endpoint, Grant, OAuth2, Target
 
 _MAX_ROUTES = 50_000
 _COMMON = (
@@ -31,6 +31,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     content: Content
     encode: Callable[[bytes], bytes] | None
     way: Way | None
+    grant: Grant | None
 
     def order(self, lease: Lease, now: int) -> Order:
         """The signed exchange for a delivery at a stored time; raises PayloadFailed."""
@@ -49,6 +50,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
             body=content if self.encode is None else self.encode(content),
             timeout=self.endpoint.timeout,
             way=self.way,
+            grant=self.grant,
         )
 
 
@@ -90,6 +92,7 @@ def _route(target: Target, public_url: str) -> Route:
         content_for(endpoint, public_url=public_url),
         encoder_for(endpoint.compression),
         _way(target),
+        _grant(target),
     )
 
 
@@ -103,6 +106,20 @@ def _way(target: Target) -> Way | None:
         key=_bytes(target.credentials.client_key),
     )
     return None if way == Way() else way
+
+
+def _grant(target: Target) -> Grant | None:
+    auth = target.endpoint.auth
+    if not isinstance(auth, OAuth2):
+        return None
+    return Grant(
+        token_url=auth.token_url,
+        client_id=auth.client_id,
+        client_secret=target.credentials.auth or "",
+        scope=auth.scope,
+        audience=auth.audience,
+        client_auth=auth.client_auth,
+    )
 
 
 def _bytes(text: str | None) -> bytes | None:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import msgspec
 
 from ringbearer import clock, ids
-from ringbearer.delivery.courier import Courier
 from ringbearer.delivery.outcome import record
 from ringbearer.delivery.routes import Routes
+from ringbearer.delivery.tokens import TokenCourier
 from ringbearer.domain.deliveries import Attempt, Lease
 from ringbearer.domain.endpoints import Target
 
@@ -43,13 +43,14 @@ def preview(target: Target, *, event_type: str, data: str, public_url: str) -> P
 def send_sample(
     target: Target, *, refuse: Callable[[str], str | None], ca_file: str | None, public_url: str
 ) -> Attempt:
-    """Send a sample event and wait for the end of the exchange; blocks for at most the endpoint's timeout.
+    """Send a sample event and wait for the end of the exchange; blocks for at most the endpoint's timeout,
+    and 10 s for its token.
 
     Raises PayloadFailed.
     """
     now = clock.now()
     lease = _lease(target, now, SAMPLE_TYPE, SAMPLE_DATA)
-    courier = Courier(slots=1, refuse=refuse, ca_file=ca_file)
+    courier = TokenCourier(slots=1, refuse=refuse, ca_file=ca_file)
     try:
         courier.submit(Routes(public_url=public_url).of(target).order(lease, now))
         returns, _ = courier.poll(_POLL_SECONDS)

@@ -59,6 +59,20 @@ class OAuth2(
     client_auth: ClientAuth = "basic"
 
 
+class Grant(msgspec.Struct, frozen=True):
+    """All that a token URL wants to know: an OAuth2 with its secret."""
+
+    token_url: str
+    client_id: str
+    client_secret: str
+    scope: str | None
+    audience: str | None
+    client_auth: ClientAuth
+
+    def __repr__(self) -> str:
+        return f"<Grant of {self.client_id!r} at {self.token_url}>"
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How an endpoint likes to be called, as far as it is not the same for everyone. Nothing in it is secret.
 
@@ -74,7 +88,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tls_min: TlsVersion = "1.2"
     ca: str | None = None
     client_certificate: str | None = None
-    auth: BasicAuth | None = None
+    auth: BasicAuth | OAuth2 | None = None
 
 
 class Endpoint(Options, frozen=True, kw_only=True, omit_defaults=False):
