@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from ringbearer import clock, ids
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
-from ringbearer.domain.endpoints import Endpoint
+from ringbearer.domain.endpoints import NO_CREDENTIALS, Credentials, Endpoint
 from ringbearer.domain.events import LANES
 from ringbearer.domain.suppliers import Supplier
 from ringbearer.storage.base import Storage
@@ -124,12 +124,14 @@ def endpoint(supplier_id: str = "studio", **given: Any) -> Endpoint:
     return Endpoint(supplier_id=supplier_id, created_at=now, updated_at=now, **(values | given))
 
 
-def add_endpoint(storage: Storage, supplier_id: str = "studio", **given: Any) -> Endpoint:
+def add_endpoint(
+    storage: Storage, supplier_id: str = "studio", *, credentials: Credentials = NO_CREDENTIALS, **given: Any
+) -> Endpoint:
     """Store an endpoint, with its supplier if need be."""
     if not storage.catalog.subscriptions([supplier_id]):
         storage.catalog.put_supplier(supplier(supplier_id))
     made = endpoint(supplier_id, **given)
-    storage.catalog.add_endpoint(made, SECRET)
+    storage.catalog.add_endpoint(made, SECRET, credentials)
     return made
 
 

@@ -10,6 +10,8 @@ import pytest
 from contract.making import SECRET
 from delivery.stage import LONG, Stage
 from ringbearer.domain.deliveries import State
+from ringbearer.domain.endpoints import Credentials, OAuth2
+from ringbearer.misbehaving import Rogues, says
 from ringbearer.storage.base import Storage
 from ringbearer.testing import Received, Receiver
 
@@ -81,3 +83,29 @@ def test_what_cannot_be_made_is_a_dead_letter_and_stops_nobody(stage: Stage, rec
     assert attempt.error.startswith("payload_failed: ")
     assert {received.verified for received in receiver.received} == {True}
     assert receiver.total == 3
+
+
+def test_deliveries_wait_for_a_bearer_token_and_carry_it(stage: Stage, receiver: Receiver) -> None:
+    with Rogues() as rogues:
+        answer = b'{"access_token":"t-1","token_type":"Bearer","expires_in":60}'
+        tokens = rogues.serve(says(b"HTTP/1.1 200 OK\r\ncontent-length: 60\r\n\r\n" + answer))
+        auth = OAuth2(token_url=tokens.url, client_id="studio")
+        endpoint = stage.endpoint(receiver.url, auth=auth, credentials=Credentials(auth="hush"))
+        stage.until_state(stage.publish(endpoint, 20), State.DELIVERED)
+        assert len(tokens.requests) == 1
+    assert {each.headers["authorization"] for each in receiver.received} == {"Bearer t-1"}
+    assert {each.verified for each in receiver.received} == {True}
+
+
+def test_attempts_without_a_token_fail_with_their_own_code(stage: Stage, receiver: Receiver) -> None:
+    with Rogues() as rogues:
+        tokens = rogues.serve(says(b"HTTP/1.1 401 No\r\ncontent-length: 2\r\n\r\n{}"))
+        auth = OAuth2(token_url=tokens.url, client_id="studio")
+        endpoint = stage.endpoint(
+            receiver.url, auth=auth, retry_schedule=(), credentials=Credentials(auth="hush")
+        )
+        deliveries = stage.publish(endpoint, 3)
+        stage.until_state(deliveries, State.DEAD)
+    (attempt,) = stage.detail(deliveries[0]).attempts
+    assert attempt.error == "token_failed: the token URL answered 401"
+    assert receiver.total == 0

@@ -16,7 +16,8 @@ import pycurl
 
 from ringbearer import clock
 from ringbearer.delivery.outcome import Exchange
-from ringbearer.domain.endpoints import Grant, HttpVersion, TlsVersion
+from ringbearer.delivery.ways import UNKNOWN, Way, take_way
+from ringbearer.domain.endpoints import Grant
 
 MAX_ANSWER = 64 * 1024
 """Bytes of an answer's body that are read before the connection is given up."""
@@ -34,33 +35,8 @@ _WATCH = {
     pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
 }
 _READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
-_HTTP_VERSIONS: dict[HttpVersion, int] = {
-    "auto": pycurl.CURL_HTTP_VERSION_2TLS,
-    "1.1": pycurl.CURL_HTTP_VERSION_1_1,
-    "3": pycurl.CURL_HTTP_VERSION_3,  # where the receiver speaks it, else as with auto
-}
-_TLS_VERSIONS: dict[TlsVersion, int] = {"1.2": pycurl.SSLVERSION_TLSv1_2, "1.3": pycurl.SSLVERSION_TLSv1_3}
 _BAD = pycurl.SOCKET_BAD
 _WEIRD_SERVER_REPLY = 8  # CURLE_WEIRD_SERVER_REPLY
-
-
-class Way(msgspec.Struct, frozen=True, kw_only=True):
-    """How one receiver wants to be connected to, where that is not the usual way.
-
-    `ca` replaces the usual authorities; `certificate` and `key` are shown when the receiver asks for one; all
-    three are PEM. libcurl keeps a connection, and a TLS session to resume, only for exchanges with the same of
-    all of this: nothing that is sent for one endpoint travels under another's certificate.
-    """
-
-    http_version: HttpVersion = "auto"
-    tls_min: TlsVersion = "1.2"
-    ca: bytes | None = None
-    certificate: bytes | None = None
-    key: bytes | None = None
-
-    def __repr__(self) -> str:
-        shown = "with" if self.certificate else "without"
-        return f"<Way by HTTP {self.http_version}, TLS {self.tls_min}, {shown} certificate>"
 
 
 class Order(msgspec.Struct, gc=False):
@@ -262,7 +238,7 @@ class Courier:
                 order.way is None or order.way.http_version != "1.1"
             )
             if order.way is not slot.way:
-                _take_way(curl, order.way)
+                take_way(curl, order.way)
                 slot.way = order.way
             if slot.again:
                 curl.setopt(pycurl.FRESH_CONNECT, 0)
@@ -275,7 +251,7 @@ class Courier:
             slot.started_at = clock.now()
             self._multi.add_handle(curl)
         except Exception:  # something in it that libcurl does not take
-            slot.way = _UNKNOWN
+            slot.way = UNKNOWN
             self._free.append(slot)
             raise
         slot.order = order
@@ -474,29 +450,8 @@ class Courier:
             (pycurl.SOCKOPTFUNCTION, slot.duplicated),
         ):
             curl.setopt(option, value)
-        _take_way(curl, None)
+        take_way(curl, None)
         return slot
-
-
-def _take_way(curl: pycurl.Curl, way: Way | None) -> None:
-    """Let the handle connect that way from now on, and as to nobody before."""
-    way = way or _USUAL
-    curl.setopt(pycurl.HTTP_VERSION, _HTTP_VERSIONS[way.http_version])
-    curl.setopt(pycurl.SSLVERSION, _TLS_VERSIONS[way.tls_min])  # at least; the newest that both know is taken
-    for option, value in (
-        (pycurl.CAINFO_BLOB, way.ca),
-        (pycurl.SSLCERT_BLOB, way.certificate),
-        (pycurl.SSLKEY_BLOB, way.key),
-    ):
-        if value is None:
-            curl.unsetopt(option)
-        else:
-            curl.setopt(option, value)
-
-
-_USUAL = Way()
-_UNKNOWN = Way()
-"""Stands for whatever a handle was left with."""
 
 
 def _ambiguous(lines: list[bytes]) -> bool:
