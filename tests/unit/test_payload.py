@@ -14,7 +14,7 @@ from ringbearer.delivery.payload import content_for, without_empty
 from ringbearer.delivery.routes import Routes
 from ringbearer.delivery.sample import preview
 from ringbearer.domain.deliveries import Lease
-from ringbearer.domain.endpoints import BasicAuth, Credentials, Endpoint, Target
+from ringbearer.domain.endpoints import NO_CREDENTIALS, BasicAuth, Credentials, Endpoint, Profile, Target
 from ringbearer.errors import PayloadFailed
 
 DATA = '{"id":"b1","n": 1.50,"note":"","tags":[],"guests":[{"name":"Ada","diet":null},null,{}],"paid":false}'
@@ -38,11 +38,15 @@ def _lease(data: str = DATA, attempt: int = 1) -> Lease:
 
 
 def _content(made: Endpoint, data: str = DATA) -> bytes:
-    return content_for(made, public_url="https://hooks.example.com/")(_lease(data))
+    return content_for(_target(made), public_url="https://hooks.example.com/")(_lease(data))
 
 
-def _target(made: Endpoint, **given: Credentials) -> Target:
-    return Target(endpoint=made, secrets=((SECRET, None),), version=1, **given)
+def _target(
+    made: Endpoint, credentials: Credentials = NO_CREDENTIALS, shapes: dict[str, str] | None = None
+) -> Target:
+    return Target(
+        endpoint=made, secrets=((SECRET, None),), version=1, credentials=credentials, shapes=shapes or {}
+    )
 
 
 def test_full_is_the_publishers_data_byte_for_byte() -> None:
@@ -105,6 +109,23 @@ def test_basic_authentication_is_in_each_request() -> None:
     made = endpoint(auth=BasicAuth(username="studio"))
     order = Routes().of(_target(made, credentials=Credentials(auth="pässword"))).order(_lease(), now=0)
     assert "authorization: Basic c3R1ZGlvOnDDpHNzd29yZA==" in order.headers
+
+
+@pytest.mark.parametrize(
+    ("payload", "data"),
+    [("full", {"booking": "b1", "note": ""}), ("compact", {"booking": "b1"})],
+)
+def test_an_endpoint_gets_the_version_that_it_pinned(payload: Profile, data: object) -> None:
+    made = endpoint(event_version="2026-01", payload=payload)
+    target = _target(made, shapes={"booking.confirmed": "{booking: id, note: note}", "a.b": "nothing"})
+    order = Routes().of(target).order(_lease(), now=0)
+    assert json.loads(order.body)["data"] == data
+    assert "ringbearer-event-version: 2026-01" in order.headers
+
+
+def test_types_without_a_shape_go_as_they_are_published() -> None:
+    target = _target(endpoint(event_version="2026-01"), shapes={"a.b": "nothing"})
+    assert Routes().of(target).order(_lease(), now=0).body == _content(endpoint())
 
 
 def test_a_preview_is_the_request_itself() -> None:

@@ -18,6 +18,7 @@ from ringbearer.api import (
     keys,
     pages,
     scaling,
+    shapes,
     suppliers,
 )
 from ringbearer.api.auth import KEY_IN_SCOPE
@@ -46,6 +47,9 @@ HANDLERS = (
     breakers.get_breaker,
     breakers.set_breaker,
     breakers.list_breakers,
+    shapes.put_shape,
+    shapes.list_shapes,
+    shapes.delete_shape,
     events.get_event,
     deliveries.list_deliveries,
     deliveries.get_delivery,

@@ -17,6 +17,7 @@ from ringbearer.delivery.selection import MAX_EXPRESSION, compiled
 from ringbearer.domain.endpoints import (
     DEFAULT_RETRY_SCHEDULE,
     DEFAULT_TIMEOUT,
+    EVENT_VERSION,
     BasicAuth,
     Compression,
     Credentials,
@@ -115,6 +116,13 @@ class EndpointChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Meta(
             description=f"a JMESPath expression of 1 to {MAX_EXPRESSION} characters that selects from the data, "
             "for the compact payload, or null for all of it"
+        ),
+    ] = UNSET
+    event_version: Annotated[
+        Annotated[str, Meta(pattern=f"^{EVENT_VERSION.pattern}$")] | UnsetType | None,
+        Meta(
+            description="a version of 1 to 32 letters, digits, '.', '_' and '-', in whose shapes the data is sent "
+            "where there are any; or null for the data as published"
         ),
     ] = UNSET
     compression: Annotated[

@@ -22,6 +22,7 @@ from ringbearer.api.ingest import BatchAnswer
 from ringbearer.api.keys import KeyWithText, NewKey
 from ringbearer.api.reading import Nothing, PageQuery
 from ringbearer.api.scaling import ForecastQuery, Scaling, ScalingChange
+from ringbearer.api.shapes import ShapeBody, ShapesQuery
 from ringbearer.api.suppliers import SupplierBody
 from ringbearer.cache.results import CacheOptimizationResult, CachePerformance, WarmingResult
 from ringbearer.delivery.sample import Preview
@@ -33,6 +34,7 @@ from ringbearer.domain.scaling import Decision
 from ringbearer.domain.suppliers import Supplier
 from ringbearer.monitor.results import ErrorRates, ProcessingTimeMetrics, ThroughputMetrics
 from ringbearer.scaling.results import ScalingPrediction
+from ringbearer.storage.shapes import Shape
 
 EVERYBODY = ""
 """For routes that ask for no key."""
@@ -60,6 +62,10 @@ class EndpointPage(Page[Endpoint]):
 
 class BreakerPage(Page[Breaker]):
     """A part of the list of circuits that are not closed."""
+
+
+class ShapePage(Page[Shape]):
+    """A part of the list of shapes."""
 
 
 class DeliveryPage(Page[Delivery]):
@@ -120,6 +126,7 @@ _SUPPLIERS = "/v1/suppliers"
 _SUPPLIER = _SUPPLIERS + "/{supplier_id}"
 _ENDPOINTS = _SUPPLIER + "/endpoints"
 _ENDPOINT = _ENDPOINTS + "/{endpoint_id}"
+_SHAPE = "/v1/event-types/{event_type}/versions/{version}"
 _CHANGE = (404, 429)
 _PLAIN = "text/plain"
 _JSON = "application/json"
@@ -321,6 +328,35 @@ MANAGEMENT: tuple[Operation, ...] = (
         "List the circuits that are not closed.",
         BreakerPage,
         query=PageQuery,
+    ),
+    Operation(
+        "PUT",
+        _SHAPE,
+        "putShape",
+        "Events",
+        "Say how an event type's data looked in a version, for endpoints that pinned it; 201 when that is new.",
+        {201: Shape, 200: Shape},
+        keys="admin",
+        body=ShapeBody,
+        problems=(409,),
+    ),
+    _get(
+        "/v1/event-types/versions",
+        "listShapes",
+        "Events",
+        "List the shapes of all versions, by event type.",
+        ShapePage,
+        query=ShapesQuery,
+    ),
+    Operation(
+        "DELETE",
+        _SHAPE,
+        "deleteShape",
+        "Events",
+        "Forget a version's shape: events of that type go as they are published.",
+        {204: None},
+        keys="admin",
+        problems=(404,),
     ),
     _get(
         "/v1/events/{event_id}",

@@ -34,6 +34,7 @@ app.command(service.app, name="*")
 for _module, _name, _help in (
     ("suppliers", "suppliers", "Those who are told: the tenants."),
     ("endpoints", "endpoints", "Where and how a supplier wants to be told."),
+    ("shapes", "shapes", "How events looked in older versions."),
     ("events", "publish", "Hand over one event, or a file of them."),
     ("deliveries", "deliveries", "What became of each event at each endpoint."),
     ("cache", "cache", "The cache of suppliers and their endpoints."),

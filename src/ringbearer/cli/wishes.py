@@ -46,6 +46,9 @@ class Wishes:
     fields: Annotated[
         str | None, Parameter(name="--fields", help="JMESPath over the data, for the compact payload.")
     ] = None
+    event_version: Annotated[
+        str | None, Parameter(name="--event-version", help="Version in whose shapes events are sent.")
+    ] = None
     compression: Annotated[
         Compression | None, Parameter(name="--compression", help="How the body is encoded.")
     ] = None
@@ -95,6 +98,7 @@ class Wishes:
             "retry_schedule": None if self.retry_schedule is None else _durations(self.retry_schedule),
             "payload": self.payload,
             "fields": self.fields,
+            "event_version": self.event_version,
             "compression": self.compression,
             "ordering": self.ordering,
             "http_version": self.http_version,

@@ -5,19 +5,20 @@
  thin      {"id","type","timestamp","link"}: the receiver fetches the event when it wants to know more
  compact   {"id","type","timestamp","data"}: the fields that the endpoint selects, without null and empty ones
 
-All of it is a function of the event and the endpoint's options, so that each attempt has the same bytes. What
+An endpoint that pinned a version of events gets their data in that version's shape, where there is one, before
+its profile is made of it. All of it is a function of the event and the endpoint's options, so that each attempt has the same bytes. What
 is signed is the body before it is compressed: what a receiver's framework hands over as the body.
 """
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import zstandard
 
 from ringbearer.delivery.selection import MAX_STEPS, Selection, compiled, weigh
 from ringbearer.domain.deliveries import Lease
-from ringbearer.domain.endpoints import Compression, Endpoint
+from ringbearer.domain.endpoints import Compression, Target
 from ringbearer.domain.events import body
 from ringbearer.errors import PayloadFailed
 
@@ -30,13 +31,15 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-def content_for(endpoint: Endpoint, *, public_url: str) -> Content:
+def content_for(target: Target, *, public_url: str) -> Content:
     """What makes an endpoint's bodies. `public_url` is where the links of thin ones begin."""
+    endpoint = target.endpoint
     if endpoint.payload == "thin":
         return _thin(public_url)
+    shapes = {event_type: compiled(expression) for event_type, expression in target.shapes.items()}
     if endpoint.payload == "compact":
-        return _compact(compiled(endpoint.fields) if endpoint.fields is not None else None)
-    return _full
+        return _compact(compiled(endpoint.fields) if endpoint.fields is not None else None, shapes)
+    return _shaped(shapes) if shapes else _full
 
 
 def encoder_for(compression: Compression | None) -> Callable[[bytes], bytes] | None:
@@ -82,20 +85,43 @@ def _thin(public_url: str) -> Content:
     return content
 
 
-def _compact(selection: Selection | None) -> Content:
+def _shaped(shapes: Mapping[str, Selection]) -> Content:
     def content(lease: Lease) -> bytes:
-        try:
-            data = _decode(lease.data)
-            if selection is not None:
-                data = selection.of(data)
-                if weigh(data, MAX_STEPS) > MAX_STEPS:
-                    raise PayloadFailed(f"the selected fields are more than {MAX_STEPS:,} values")
-            text = _encode(without_empty(data)).decode()
-        except RecursionError:
-            raise PayloadFailed("the data is nested too deep for the compact profile") from None
-        return body(lease.event_id, lease.event_type, lease.timestamp, text)
+        shape = shapes.get(lease.event_type)
+        if shape is None:
+            return _full(lease)
+        return _with_data(lease, lambda data: _bounded(shape.of(data)))
 
     return content
+
+
+def _compact(fields: Selection | None, shapes: Mapping[str, Selection]) -> Content:
+    def content(lease: Lease) -> bytes:
+        selections = [each for each in (shapes.get(lease.event_type), fields) if each is not None]
+        return _with_data(lease, lambda data: without_empty(_selected(data, selections)))
+
+    return content
+
+
+def _selected(data: object, selections: Sequence[Selection]) -> object:
+    for selection in selections:
+        data = _bounded(selection.of(data))
+    return data
+
+
+def _with_data(lease: Lease, change: Callable[[object], object]) -> bytes:
+    """The full body with other data."""
+    try:
+        text = _encode(change(_decode(lease.data))).decode()
+    except RecursionError:
+        raise PayloadFailed("the data is nested too deep for another form") from None
+    return body(lease.event_id, lease.event_type, lease.timestamp, text)
+
+
+def _bounded(data: object) -> object:
+    if weigh(data, MAX_STEPS) > MAX_STEPS:
+        raise PayloadFailed(f"the selected fields are more than {MAX_STEPS:,} values")
+    return data
 
 
 def _gzip(content: bytes) -> bytes:

@@ -85,12 +85,14 @@ def _route(target: Target, public_url: str) -> Route:
         headers.append(basic(endpoint.auth.username, target.credentials.auth or ""))
     if endpoint.compression is not None:
         headers.append(f"content-encoding: {endpoint.compression}")
+    if endpoint.event_version is not None:
+        headers.append(f"ringbearer-event-version: {endpoint.event_version}")
     return Route(
         endpoint,
         target.version,
         Signer(target.secrets),
         tuple(headers),
-        content_for(endpoint, public_url=public_url),
+        content_for(target, public_url=public_url),
         encoder_for(endpoint.compression),
         _way(target),
         _grant(target),

@@ -17,6 +17,7 @@ DEFAULT_TIMEOUT = 10.0
 DEFAULT_RETRY_SCHEDULE = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 36_000.0)
 """Seconds to wait before each further try: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 10 h (Standard Webhooks' advice)."""
 
+EVENT_VERSION = re.compile(r"[A-Za-z0-9._-]{1,32}")
 WHOLE_ENDPOINT = ""
 """The ordering key of every delivery to an endpoint that is served in order; no publisher can give this one."""
 
@@ -103,6 +104,8 @@ class Endpoint(Options, frozen=True, kw_only=True, omit_defaults=False):
     rate_limit: RateLimit | None = None
     max_concurrency: int | None = None
     timeout: float = DEFAULT_TIMEOUT
+    event_version: str | None = None
+    """Which shape of events it wants, where one is registered; None: as they are published."""
     retry_schedule: tuple[float, ...] = DEFAULT_RETRY_SCHEDULE
     signing: Signing = "hmac"
     public_key: str | None = None
@@ -142,6 +145,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[tuple[str, int | None], ...]
     version: int
     credentials: Credentials = NO_CREDENTIALS
+    shapes: dict[str, str] = {}
+    """What makes an event type's data in the endpoint's `event_version`: JMESPath expressions."""
 
 
 def matches(patterns: Iterable[str], event_type: str) -> bool:

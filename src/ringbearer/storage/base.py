@@ -21,6 +21,7 @@ from ringbearer.storage.ready import Ready
 from ringbearer.storage.retention import Retention
 from ringbearer.storage.rollups import Rollups
 from ringbearer.storage.scaling import ScalingRecords
+from ringbearer.storage.shapes import Shapes
 from ringbearer.storage.vault import Vault
 
 
@@ -45,6 +46,7 @@ class Storage:
         self.scaling = ScalingRecords(database)
         self.rollups = Rollups(database)
         self.heat = Heat(database)
+        self.shapes = Shapes(database)
 
     def __repr__(self) -> str:
         return f"<Storage on {self.database!r}>"

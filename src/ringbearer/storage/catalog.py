@@ -25,7 +25,9 @@ from ringbearer.domain.suppliers import Supplier
 from ringbearer.errors import ConfigurationError, Conflict, NotFound, StoreUnavailable
 from ringbearer.storage import schema
 from ringbearer.storage.database import Database
+from ringbearer.storage.shapes import shapes_of
 from ringbearer.storage.vault import Vault
+from ringbearer.storage.versions import next_version
 
 MAX_ENDPOINTS_PER_SUPPLIER = 500
 """So that no single event fans out without bound."""
@@ -46,10 +48,13 @@ class Subscriptions(msgspec.Struct, frozen=True):
     targets: dict[str, Target]
     """By the endpoint's id, oldest first."""
     version: int
-    own_keys: dict[str, str | None] = {}
+    own_keys: dict[str, str | None] = msgspec.field(default_factory=dict)
     """The ordering key of every delivery, for endpoints that do not go by the event's: None is no order at all."""
     matched: dict[str, tuple[tuple[str, bool], ...]] = msgspec.field(default_factory=dict)
     """The event types asked for so far; a note to this object itself, at most _MAX_MATCHED of them."""
+
+    def __post_init__(self) -> None:
+        self.own_keys.update(_own_keys(self.targets))
 
     def wanting(self, event_type: str) -> tuple[tuple[str, bool], ...]:
         """The endpoints that want an event type: the id of each, and whether it is enabled."""
@@ -86,7 +91,7 @@ class Catalog:
             "deleted": False,
         }
         with self._database.write() as connection:
-            version = _next_version(connection)
+            version = next_version(connection)
             found = connection.execute(
                 select(_S.c.deleted).where(_S.c.id == supplier.id).with_for_update()
             ).first()
@@ -124,7 +129,7 @@ class Catalog:
         """Forget a supplier and its endpoints; unfinished deliveries are cancelled later. Raises NotFound."""
         now = clock.now()
         with self._database.write() as connection:
-            version = _next_version(connection)
+            version = next_version(connection)
             gone = connection.execute(
                 update(_S)
                 .where(_S.c.id == supplier_id, _S.c.deleted.is_(False))
@@ -148,7 +153,7 @@ class Catalog:
     ) -> None:
         """Store a new endpoint with its first secret; raises NotFound (supplier), Conflict (too many)."""
         with self._database.write() as connection:
-            version = _next_version(connection)
+            version = next_version(connection)
             owner = select(_S.c.id).where(_S.c.id == endpoint.supplier_id, _S.c.deleted.is_(False))
             if connection.execute(owner.with_for_update()).first() is None:
                 raise NotFound(f"there is no supplier {endpoint.supplier_id!r}")
@@ -210,7 +215,7 @@ class Catalog:
         with self._database.write() as connection:
             # First, so that transactions that change something follow one another: the row read next is the
             # newest, and a worker that disables the endpoint now is not undone.
-            version = _next_version(connection)
+            version = next_version(connection)
             row = connection.execute(_living(supplier_id, endpoint_id)).first()
             if row is None:
                 raise _no_endpoint(supplier_id, endpoint_id)
@@ -231,7 +236,7 @@ class Catalog:
                     enabled=enabled,
                     disabled_reason=reason,
                     updated_at=clock.now(),
-                    version=_next_version(connection),
+                    version=next_version(connection),
                 )
             )
 
@@ -241,9 +246,7 @@ class Catalog:
             gone = connection.execute(
                 update(_E)
                 .where(_E.c.id == endpoint_id, _E.c.supplier_id == supplier_id, _E.c.deleted.is_(False))
-                .values(
-                    deleted=True, enabled=False, updated_at=clock.now(), version=_next_version(connection)
-                )
+                .values(deleted=True, enabled=False, updated_at=clock.now(), version=next_version(connection))
             )
             if gone.rowcount == 0:
                 raise _no_endpoint(supplier_id, endpoint_id)
@@ -261,7 +264,7 @@ class Catalog:
     ) -> None:
         """Make `secret` the newest; the ones before sign until `old_until` at the latest. Raises NotFound."""
         with self._database.write() as connection:
-            version = _next_version(connection)
+            version = next_version(connection)
             if connection.execute(_living(supplier_id, endpoint_id)).first() is None:
                 raise _no_endpoint(supplier_id, endpoint_id)
             mine = _X.c.endpoint_id == endpoint_id
@@ -300,6 +303,7 @@ class Catalog:
                 .where(_E.c.supplier_id.in_(ids), _E.c.deleted.is_(False))
                 .order_by(_X.c.created_at.desc())
             ).all()
+            shapes = shapes_of(connection, {row.event_version for row in endpoints if row.event_version})
         signing: dict[str, list[tuple[str, int | None]]] = {}
         for row in secrets:
             signing.setdefault(row.endpoint_id, []).append((self._opened(row), row.expires_at))
@@ -310,13 +314,13 @@ class Catalog:
                 secrets=tuple(signing.get(row.id, ())),
                 version=row.version,
                 credentials=self._credentials(row),
+                shapes=shapes.get(row.event_version, {}),
             )
         return version or 0, {
             row.id: Subscriptions(
                 _supplier(row),
                 targets.get(row.id, {}),
                 max([row.version, *(t.version for t in targets.get(row.id, {}).values())]),
-                _own_keys(targets.get(row.id, {})),
             )
             for row in suppliers
         }
@@ -380,7 +384,7 @@ class Catalog:
         """Seal every stored secret anew with the vault's first key; returns how many were not yet."""
         count = 0
         with self._database.write() as connection:
-            _next_version(connection)  # keeps other changes away, which would otherwise be written over
+            next_version(connection)  # keeps other changes away, which would otherwise be written over
             for row in connection.execute(select(_X)).all():
                 if not self._vault.current(row.sealed):
                     value = self._vault.open(row.sealed, row.endpoint_id)
@@ -443,6 +447,7 @@ class Catalog:
             "enabled": endpoint.enabled,
             "disabled_reason": endpoint.disabled_reason,
             "updated_at": clock.from_datetime(endpoint.updated_at),
+            "event_version": endpoint.event_version,
             "options": _dumps(Options(**{name: getattr(endpoint, name) for name in _OPTIONS})).decode(),
         }
 
@@ -468,6 +473,7 @@ class Catalog:
         options = _Options.decode(row.options)
         return Endpoint(
             **{name: getattr(options, name) for name in _OPTIONS},
+            event_version=row.event_version,
             id=row.id,
             supplier_id=row.supplier_id,
             url=row.url,
@@ -524,12 +530,3 @@ def _living(supplier_id: str, endpoint_id: str) -> Select[Any]:
 
 def _no_endpoint(supplier_id: str, endpoint_id: str) -> NotFound:
     return NotFound(f"supplier {supplier_id!r} has no endpoint {endpoint_id!r}")
-
-
-def _next_version(connection: Connection) -> int:
-    """Take the next version; whoever changes the catalog at the same time waits here for its turn."""
-    row = schema.config_version
-    version: int = connection.execute(
-        update(row).values(version=row.c.version + 1).returning(row.c.version)
-    ).scalar_one()
-    return version

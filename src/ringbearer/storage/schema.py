@@ -1,6 +1,7 @@
 """The tables, for both databases; times are whole microseconds since the epoch.
 
 suppliers ◂── endpoints ◂── endpoint_secrets        what is configured
+event_shapes                                        how data looked in older versions of an event type
 events ◂── deliveries ◂── attempts                  what happened; ranges of ids are ranges of time
               ▲
              jobs                                   what is still to do: one row per delivery that is not
@@ -86,6 +87,7 @@ endpoints = Table(
     Column("deleted", Boolean, nullable=False, server_default=text("false")),
     Column("options", Text, nullable=False, server_default=text("'{}'")),
     Column("credentials_sealed", LargeBinary),
+    Column("event_version", Text),
     Index("endpoints_supplier", "supplier_id", "id"),
     Index("endpoints_version", "version"),
 )
@@ -97,6 +99,15 @@ endpoint_secrets = Table(
     Column("created_at", BigInteger, primary_key=True),
     Column("sealed", LargeBinary, nullable=False),
     Column("expires_at", BigInteger),
+)
+
+event_shapes = Table(
+    "event_shapes",
+    metadata,
+    Column("event_type", Id, primary_key=True),
+    Column("version", Id, primary_key=True),
+    Column("expression", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
 )
 
 config_version = Table(
