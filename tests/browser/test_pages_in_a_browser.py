@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from browser.stage import SUPPLIER, Stage
 
-PAGES = ("/", "/deliveries", "/dead-letters", "/suppliers", f"/suppliers/{SUPPLIER}", "/endpoints")
+PAGES = ("/", "/deliveries", "/dead-letters", "/suppliers", f"/suppliers/{SUPPLIER}", "/endpoints", "/season")
 
 
 def test_a_delivery_appears_without_a_reload_and_can_be_inspected(page: Page, stage: Stage) -> None:

@@ -13,6 +13,7 @@ from ringbearer.dashboard.inside import Inside
 from ringbearer.dashboard.live import Pulse
 from ringbearer.dashboard.services import PageServices
 from ringbearer.dashboard.vitals import Looker
+from ringbearer.season import Season
 from ringbearer.testing import Application
 
 _TOKEN = re.compile(r'name="token" value="([^"]+)"')
@@ -23,7 +24,10 @@ class Pages(Api):
 
     def __init__(self, serving: Serving, directory: Path, *, changes_per_minute: int = 0) -> None:
         super().__init__(serving, directory, changes_per_minute=changes_per_minute)
-        self.pulse = Pulse(Looker(self.storage, totals=dict), interval=0.05)
+        self.season = Season()
+        self.pulse = Pulse(
+            Looker(self.storage, figures=self.services.monitor.window, totals=dict), interval=0.05
+        )
 
     def __enter__(self) -> Self:
         api = create_app(self.services)
@@ -33,6 +37,8 @@ class Pages(Api):
                 storage=self.storage,
                 authenticator=self.services.authenticator,
                 pulse=self.pulse,
+                monitor=self.services.monitor,
+                season=lambda: self.season,
             )
         )
 

@@ -14,6 +14,7 @@ from ringbearer.domain.deliveries import Attempt, State
 from ringbearer.domain.suppliers import Supplier
 
 PLAIN = ("/", "/deliveries", "/dead-letters", "/suppliers", "/endpoints")
+FIGURES = ("/season",)
 
 
 @pytest.mark.parametrize("path", PLAIN)
@@ -327,3 +328,28 @@ def _ids(text: str) -> list[str]:
 def _supplier(supplier_id: str, name: str) -> Supplier:
     now = datetime.now(UTC)
     return Supplier(id=supplier_id, name=name, created_at=now, updated_at=now)
+
+
+@pytest.mark.parametrize("path", FIGURES)
+def test_pages_about_everybody_are_not_for_a_suppliers_key(pages: Pages, path: str) -> None:
+    pages.supplier()
+    visitor = pages.browser("supplier:lumen")
+    assert visitor.get(path).status_code == 403
+    assert f'href="{path}"' not in visitor.get("/suppliers/lumen").text
+    assert pages.browser("read").get(path).status_code == 200
+
+
+def test_a_circuit_breaker_is_seen_and_forced_by_an_administrator_only(pages: Pages) -> None:
+    endpoint = pages.endpoint(pages.supplier())
+    here = f"/suppliers/lumen/endpoints/{endpoint['id']}"
+    visitor = pages.browser("admin")
+    assert "Keep open" in visitor.get(here).text
+    assert visitor.post(f"{here}/breaker", state="open").status_code == 303
+    assert "Left alone by its circuit breaker" in visitor.get(here).text
+    assert "1 endpoint left alone" in visitor.get("/").text
+    owner = pages.browser("supplier:lumen")
+    assert "Leave it to its answers" not in owner.get(here).text
+    assert owner.post(f"{here}/breaker", state="auto").status_code == 403
+    assert visitor.post(f"{here}/breaker", state="ajar").status_code == 422
+    assert visitor.post(f"{here}/breaker", state="auto").status_code == 303
+    assert "no breaker open" in visitor.get("/").text

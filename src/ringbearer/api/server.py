@@ -138,6 +138,7 @@ class Front:
         self.pulse = Pulse(
             Looker(
                 services.storage,
+                figures=services.monitor.window,
                 totals=services.metrics.totals,
                 ping=services.redis.ping if services.redis is not None else None,
             )
@@ -165,6 +166,8 @@ class Front:
                 storage=services.storage,
                 authenticator=authenticator,
                 pulse=self.pulse,
+                monitor=services.monitor,
+                season=lambda: services.steering.season,
             )
         )
 

@@ -9,7 +9,7 @@ from litestar.exceptions import HTTPException
 
 from ringbearer import clock
 from ringbearer.api.problems import answer_to
-from ringbearer.dashboard import deliveries, doorway, endpoints, finding, inspector, now, suppliers
+from ringbearer.dashboard import deliveries, doorway, endpoints, finding, inspector, now, season, suppliers
 from ringbearer.dashboard.assets import assets
 from ringbearer.dashboard.doorway import login_path, redirect
 from ringbearer.dashboard.rendering import HEADERS, page
@@ -53,6 +53,7 @@ HANDLERS = (
     endpoints.list_endpoints,
     endpoints.show_endpoint,
     endpoints.act,
+    season.show_season,
 )
 """Every page, and everything that a page does."""
 

@@ -4,6 +4,7 @@ import msgspec
 from litestar import Response, get, post
 
 from ringbearer.api.auth import Action, require
+from ringbearer.api.breakers import Breaker
 from ringbearer.api.endpoints import NewSecret
 from ringbearer.dashboard.audit import note
 from ringbearer.dashboard.doorway import redirect
@@ -11,6 +12,7 @@ from ringbearer.dashboard.paging import PER_PAGE, window
 from ringbearer.dashboard.rendering import page
 from ringbearer.dashboard.services import PageRequest, PageServices, query_of, read_change
 from ringbearer.dashboard.sessions import Visitor
+from ringbearer.dashboard.suppliers import last_day
 from ringbearer.domain.deliveries import Attempt
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.errors import InvalidInput
@@ -20,6 +22,7 @@ _NEWEST = 20
 _STATES = {"enabled": True, "disabled": False}
 _SAID = {
     "enabled": "The endpoint is enabled; held deliveries are released.",
+    "breaker": "The circuit breaker is set; every worker knows within a second.",
     "disabled": "The endpoint is disabled; its deliveries are held until it is enabled.",
 }
 
@@ -62,7 +65,7 @@ async def act(
     visitor: Visitor,
     services: PageServices,
 ) -> Response[str]:
-    """Do something with an endpoint: enable, disable, test or rotate."""
+    """Do something with an endpoint: enable, disable, test, rotate, or set its breaker."""
     form = await read_change(request, visitor)
     path = f"/v1{_path(supplier_id, endpoint_id)}"
     about = {"supplier": supplier_id, "endpoint": endpoint_id}
@@ -75,6 +78,11 @@ async def act(
             attempt = await services.api.send(visitor.key, "POST", f"{path}/test", {}, Attempt)
             note("test", visitor, **about)
             return await _show(visitor, services, supplier_id, endpoint_id, tested=attempt)
+        case "breaker":
+            state = form.get("state", "auto")
+            await services.api.send(visitor.key, "POST", f"{path}/breaker", {"state": state})
+            note("force breaker", visitor, state=state, **about)
+            return redirect(f"{_path(supplier_id, endpoint_id)}?said=breaker")
         case "rotate":
             grace = _hours(form.get("hours", "24"))
             made = await services.api.send(
@@ -99,9 +107,13 @@ async def _show(
     endpoint = await services.api.get(visitor.key, f"/v1{_path(supplier_id, endpoint_id)}", Endpoint)
     wanted = Filter(supplier_id=supplier_id, endpoint_id=endpoint_id)
     newest = await services.store(services.storage.history.find, wanted, limit=_NEWEST)
+    breaker = await services.api.get(visitor.key, f"/v1{_path(supplier_id, endpoint_id)}/breaker", Breaker)
     return page(
         "endpoint.html",
         visitor,
+        day=await last_day(services, "endpoint", endpoint_id),
+        breaker=breaker,
+        may_force=visitor.key.scope == "admin",
         endpoint=endpoint,
         newest=newest.items,
         troubled=[d for d in newest.items if d.reason is not None],

@@ -31,6 +31,7 @@ _ROOMS = (
     ("/dead-letters", "Dead letters", "dead"),
     ("/suppliers", "Suppliers", "suppliers"),
     ("/endpoints", "Endpoints", "endpoints"),
+    ("/season", "Season", "season"),
 )
 _TAIL = 14  # of an id's characters
 _SHOWN_JSON = 64 * 1024

@@ -1,5 +1,6 @@
 """What the pages need from the rest of the house, and how a request for a page is read."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import parse_qsl
@@ -8,12 +9,15 @@ from litestar import Request
 from litestar.datastructures import State
 from litestar.exceptions import InternalServerException
 
-from ringbearer.api.auth import Authenticator
+from ringbearer.api.auth import Action, Authenticator, require
 from ringbearer.api.problems import Refusal
 from ringbearer.api.services import StoreCalls
 from ringbearer.dashboard.inside import Inside
 from ringbearer.dashboard.live import Pulse
 from ringbearer.dashboard.sessions import Attempts, Visitor, require_own_origin, require_token
+from ringbearer.errors import Forbidden
+from ringbearer.monitor.monitor import WebhookPerformanceMonitor
+from ringbearer.season import Season
 from ringbearer.storage.base import Storage
 
 MAX_FORM_BYTES = 64 * 1024
@@ -30,8 +34,18 @@ class PageServices:
     storage: Storage
     authenticator: Authenticator
     pulse: Pulse
+    monitor: WebhookPerformanceMonitor
+    season: Callable[[], Season]
+    """The season's plan that is in force."""
     store: StoreCalls = field(default_factory=StoreCalls)
     attempts: Attempts = field(default_factory=Attempts)
+
+
+def require_everybodys(visitor: Visitor, action: Action) -> None:
+    """Let only keys that are not bound to a supplier do this; raises Forbidden."""
+    require(visitor.key, action)
+    if visitor.key.supplier_id is not None:
+        raise Forbidden("this page is about all suppliers; a supplier's key sees its own only")
 
 
 async def read_form(request: PageRequest) -> dict[str, str]:

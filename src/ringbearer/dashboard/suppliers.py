@@ -1,9 +1,14 @@
 """*Suppliers*: who they are, and each with its endpoints and newest deliveries."""
 
+import asyncio
+
+import msgspec
 from litestar import Response, get
 
+from ringbearer import clock
 from ringbearer.api.answers import Page
 from ringbearer.api.auth import Action, require
+from ringbearer.dashboard import trends
 from ringbearer.dashboard.doorway import redirect
 from ringbearer.dashboard.paging import PER_PAGE, window
 from ringbearer.dashboard.rendering import page
@@ -11,9 +16,23 @@ from ringbearer.dashboard.services import PageRequest, PageServices, query_of
 from ringbearer.dashboard.sessions import Visitor
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.domain.suppliers import Supplier
+from ringbearer.monitor.figures import Percentiles
 from ringbearer.storage.search import Filter
 
 _NEWEST = 10
+
+
+class Day(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured in 24 hours, and by the hour; durations in seconds."""
+
+    points: list[trends.Point]
+    attempts: int
+    success: float | None
+    dead: int
+    reach: Percentiles
+    """From ready to the first byte sent."""
+    answer: Percentiles
+    """From the first byte sent to the answer."""
 
 
 @get("/suppliers")
@@ -32,6 +51,24 @@ async def list_suppliers(request: PageRequest, visitor: Visitor, services: PageS
     return page("suppliers.html", visitor, found=window(found, query), text=query.get("text"))
 
 
+async def last_day(services: PageServices, dimension: str, key: str) -> Day:
+    """What was measured of one supplier or endpoint in the last 24 hours."""
+    now = clock.now()
+    since = now - trends.DAY
+    series = await asyncio.to_thread(
+        services.monitor.series, since, now, trends.HOUR, dimension=dimension, key=key
+    )
+    whole = trends.together(series.values())
+    return Day(
+        points=trends.points(series, since=since, until=now, step=trends.HOUR),
+        attempts=whole.attempts,
+        success=whole.success,
+        dead=whole.dead,
+        reach=whole.distribution("reach"),
+        answer=whole.distribution("answer"),
+    )
+
+
 @get("/suppliers/{supplier_id:str}")
 async def show_supplier(supplier_id: str, visitor: Visitor, services: PageServices) -> Response[str]:
     """One supplier."""
@@ -43,9 +80,11 @@ async def show_supplier(supplier_id: str, visitor: Visitor, services: PageServic
     newest = await services.store(
         services.storage.history.find, Filter(supplier_id=supplier_id), limit=_NEWEST
     )
+    day = await last_day(services, "supplier", supplier_id)
     return page(
         "supplier.html",
         visitor,
+        day=day,
         supplier=supplier,
         endpoints=endpoints.items,
         more=endpoints.next is not None,

@@ -5,16 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from ringbearer import clock
+from ringbearer.dashboard.trends import together
 from ringbearer.domain.breakers import Circuit
 from ringbearer.domain.deliveries import Delivery, State
 from ringbearer.domain.events import LANES
 from ringbearer.errors import StoreUnavailable
+from ringbearer.monitor.figures import Figures
 from ringbearer.storage.base import Storage
 from ringbearer.storage.nodes import Node
 from ringbearer.storage.search import Filter
 
 _NEWEST = 12
 _CIRCUITS = 5
+_MINUTE = 60 * clock.SECOND
 _WAITING = (State.READY, State.WAITING)
 
 
@@ -26,6 +29,8 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
     leased: int
     scheduled: int
     oldest: float | None
+    p95: float | None
+    """Seconds from ready to the first byte sent, in the last minute or two."""
 
 
 class Vitals(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +50,8 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     redis_seconds: float | None
     """How long Redis took to answer; None when it did not."""
     redis_used: bool
+    figures: Figures
+    """What was measured in the last minute or two."""
     cache_hits: float | None
     """The share of look-ups that this machine's memory answered, since its processes started."""
 
@@ -86,10 +93,12 @@ class Looker:
         self,
         storage: Storage,
         *,
+        figures: Callable[[int, int], Mapping[str, Figures]],
         totals: Callable[[], Mapping[str, float]],
         ping: Callable[[], None] | None = None,
     ) -> None:
         self._storage = storage
+        self._figures = figures
         self._totals = totals
         self._ping = ping
 
@@ -102,16 +111,18 @@ class Looker:
         storage = self._storage
         depth = {(entry.lane, entry.state): entry.count for entry in storage.ledger.depth()}
         oldest = storage.ledger.oldest()
+        measured = self._figures(now - _MINUTE, now + 1)
         circuits = storage.breakers.standing_open(limit=_CIRCUITS)
         return Vitals(
             at=now,
-            lanes=tuple(_lane(lane, depth, oldest, now) for lane in range(len(LANES))),
+            lanes=tuple(_lane(lane, depth, oldest, now, measured) for lane in range(len(LANES))),
             dead=sum(count for (_, state), count in depth.items() if state is State.DEAD),
             held=sum(count for (_, state), count in depth.items() if state is State.HELD),
             newest=tuple(storage.history.find(Filter(), limit=_NEWEST).items),
             nodes=tuple(storage.nodes.alive()),
             circuits=tuple(circuits),
             circuits_open=storage.breakers.count_open() if len(circuits) == _CIRCUITS else len(circuits),
+            figures=together(measured.values()),
             store_seconds=clock.monotonic() - began,
             redis_seconds=self._asked_redis(),
             redis_used=self._ping is not None,
@@ -129,7 +140,13 @@ class Looker:
         return clock.monotonic() - began
 
 
-def _lane(lane: int, depth: Mapping[tuple[int, State], int], oldest: Mapping[int, int], now: int) -> Lane:
+def _lane(
+    lane: int,
+    depth: Mapping[tuple[int, State], int],
+    oldest: Mapping[int, int],
+    now: int,
+    measured: Mapping[str, Figures],
+) -> Lane:
     def count(states: Sequence[State]) -> int:
         return sum(depth.get((lane, state), 0) for state in states)
 
@@ -139,6 +156,7 @@ def _lane(lane: int, depth: Mapping[tuple[int, State], int], oldest: Mapping[int
         leased=count((State.LEASED,)),
         scheduled=count((State.SCHEDULED,)),
         oldest=max(0, now - oldest[lane]) / clock.SECOND if lane in oldest else None,
+        p95=measured.get(LANES[lane], Figures()).distribution("reach").p95,
     )
 
 

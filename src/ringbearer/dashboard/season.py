@@ -1,0 +1,59 @@
+"""*Season*: how busy each day was, which hours of the week are, and which peak days come."""
+
+import asyncio
+from datetime import timedelta
+
+from litestar import Response, get
+
+from ringbearer import clock
+from ringbearer.api.auth import Action
+from ringbearer.calendar import zone
+from ringbearer.dashboard import trends
+from ringbearer.dashboard.rendering import page
+from ringbearer.dashboard.services import PageServices, require_everybodys
+from ringbearer.dashboard.sessions import Visitor
+
+_WEEKS_BACK = 39
+_WEEKS_AHEAD = 13
+_PATTERN_WEEKS = 8
+_COMING_DAYS = 60
+_COMING_SHOWN = 12
+
+
+@get("/season")
+async def show_season(visitor: Visitor, services: PageServices) -> Response[str]:
+    """The calendar, the week, and what is to come."""
+    require_everybodys(visitor, Action.READ)
+    season = services.season()
+    place = season.plan.timezones[0] if season.plan is not None else "UTC"
+    where, now = zone(place), clock.now()
+    moment = clock.to_datetime(now)
+    today = trends.local_day(now, where)
+    hours = await asyncio.to_thread(
+        services.monitor.series,
+        now - _WEEKS_BACK * 7 * trends.DAY,
+        now,
+        trends.HOUR,
+        dimension="flow",
+        key="deliveries",
+    )
+    recent = {at: f for at, f in hours.items() if at >= now - _PATTERN_WEEKS * 7 * trends.DAY}
+    days = trends.by_day(hours, where)
+    return page(
+        "season.html",
+        visitor,
+        state=season.state(moment),
+        plan=season.plan,
+        place=place,
+        today=season.calendar.day(today),
+        calendar=trends.calendar_map(
+            days,
+            season.calendar,
+            first=today - timedelta(weeks=_WEEKS_BACK),
+            today=today,
+            last=today + timedelta(weeks=_WEEKS_AHEAD),
+        ),
+        week=trends.week_map(recent, where),
+        busiest=sorted(days.items(), key=lambda item: -item[1])[:10],
+        coming=season.calendar.coming(moment, _COMING_DAYS, place)[:_COMING_SHOWN],
+    )
