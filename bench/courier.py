@@ -7,7 +7,8 @@ import time
 import msgspec
 import psutil
 
-from ringbearer.delivery.courier import Courier, Order
+from ringbearer.delivery.courier import Courier
+from ringbearer.delivery.handle import Order
 
 _SLOTS = 512
 _BODY = (

@@ -335,6 +335,7 @@ def _worker(services: Services) -> Worker:
         refuse=services.guard.check_address,
         slots=settings.slots,
         ca_file=services.ca_file,
+        proxy=services.settings.proxy_url,
         public_url=settings.public_url or "",
     )
     return Worker(

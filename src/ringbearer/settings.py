@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -57,6 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Where the API is reached from outside, for links that are sent to receivers; paths alone when unset."""
     ca_file: Path | None = None
     """Certificate authorities to trust instead of the bundled ones."""
+    proxy_url: str | None = None
+    """An HTTP proxy through which deliveries leave, `http://user:password@host:port`; none when unset."""
     retention_days: float = 30.0
     """How long events, finished deliveries and attempts are kept."""
     cache_bytes: int = 64 * 1024 * 1024
@@ -202,7 +205,7 @@ def _convert(name: str, value: object, source: str) -> object:
     try:
         return msgspec.convert(value, field.type, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        shown = "something else" if name.endswith("_key") else repr(value)
+        shown = "something else" if name.endswith(("_key", "_url")) else repr(value)
         raise ConfigurationError(f"{source}: {error}, got {shown}") from None
 
 
@@ -212,7 +215,15 @@ def _decode(kind: type, value: object) -> object:
     raise TypeError(f"settings have no {kind}")
 
 
+def _check_proxy(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"}:
+        raise ConfigurationError("proxy_url must be http://host:port or http://user:password@host:port")
+
+
 def _check(settings: Settings) -> None:
+    if settings.proxy_url is not None:
+        _check_proxy(settings.proxy_url)
     ranges: tuple[tuple[str, float, float], ...] = (
         ("port", 0, 65_535),
         ("min_workers", 0, 256),

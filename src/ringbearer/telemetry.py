@@ -169,6 +169,14 @@ class StoreFailed(Report, frozen=True):
     error: str
 
 
+class OwnTrouble(Report, frozen=True):
+    """Deliveries were stopped by a failure of our own; `what` is dns or proxy. No attempt was spent."""
+
+    what: str
+    deliveries: int
+    error: str
+
+
 class BreakerMoved(Report, frozen=True):
     """A circuit opened, closed or is being probed: `before` and `after` are closed, open or half_open."""
 

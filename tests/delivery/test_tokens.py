@@ -9,8 +9,8 @@ import pytest
 
 from hostile.driving import BODY, HEADERS, Ended, conclude
 from ringbearer import clock, misbehaving
-from ringbearer.delivery.courier import Order
 from ringbearer.delivery.guard import Guard
+from ringbearer.delivery.handle import Order
 from ringbearer.delivery.tokens import TokenCourier
 from ringbearer.domain.deliveries import State
 from ringbearer.domain.endpoints import ClientAuth, Grant

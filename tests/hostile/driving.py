@@ -6,7 +6,8 @@ from typing import Self
 import msgspec
 
 from ringbearer import clock
-from ringbearer.delivery.courier import MAX_ANSWER, MAX_HEADERS, Courier, Order, Return
+from ringbearer.delivery.courier import Courier, Return
+from ringbearer.delivery.handle import MAX_ANSWER, MAX_HEADERS, Order
 from ringbearer.delivery.outcome import MAX_KEPT_BODY, Exchange, record
 from ringbearer.delivery.retry import Verdict, judge
 from ringbearer.domain.deliveries import Record
@@ -61,8 +62,9 @@ class Sender:
         refuse: Callable[[str], str | None] = lambda address: None,
         ca_file: str | None = None,
         slots: int = 128,
+        proxy: str | None = None,
     ) -> None:
-        self.courier = Courier(slots=slots, refuse=refuse, ca_file=ca_file)
+        self.courier = Courier(slots=slots, refuse=refuse, ca_file=ca_file, proxy=proxy)
 
     def __enter__(self) -> Self:
         return self

@@ -61,6 +61,7 @@ class NameServer:
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self.rebound = False
+        self.silent = False
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.bind(("127.0.0.1", 53))
         self._tcp = socket.create_server(("127.0.0.1", 53))
@@ -95,14 +96,20 @@ class NameServer:
             labels.append(query[at + 1 : at + 1 + query[at]].decode())
             at += 1 + query[at]
         wanted = struct.unpack(">H", query[at + 1 : at + 3])[0]
-        name = labels[0]
+        name = labels[0] if labels else ""
         self.asked[name] += 1
+        if self.silent:
+            return None
         if name.startswith("hang"):
             return None
         if name == "garbage":
             return query[:2] + b"\xff" * 40
-        if name in {"nothing", "failure"}:
-            return _message(query, _NXDOMAIN if name == "nothing" else _SERVFAIL, [])
+        if name in {
+            "",
+            "nothing",
+            "failure",
+        }:  # the root is asked for by who wants to know whether we are there
+            return _message(query, _SERVFAIL if name == "failure" else _NXDOMAIN, [])
         return _message(query, 0, self._records(name, wanted))
 
     def _records(self, name: str, wanted: int) -> Records:
@@ -174,6 +181,7 @@ def _try_everything(rogues: Rogues, names: NameServer) -> dict[str, dict[str, ob
     found["mixed"] = _try_mixed(rogues)
     found["rebinding"], found["rebound-kept"], found["rebound"] = _try_rebinding(rogues, names)
     found["beside-hanging"] = _try_beside_hanging(rogues)
+    found["own-failure"], found["own-failure-over"] = _try_own_failure(rogues, names)
     return found
 
 
@@ -218,6 +226,19 @@ def _try_beside_hanging(rogues: Rogues) -> dict[str, object]:
     return _told(ended["good2"], rogue, dialled) | {"hanging": ended["hang0"].code}
 
 
+def _try_own_failure(rogues: Rogues, names: NameServer) -> list[dict[str, object]]:
+    """The name server is silent altogether; then it is back."""
+    dialled = _Dialled()
+    rogue = rogues.serve(misbehaving.answers)
+    told = []
+    with Sender(refuse=dialled.refuse) as sender:
+        names.silent = True
+        told.append(_told(sender.send(_url("good", rogue), timeout=5), rogue, dialled))
+        names.silent = False
+        told.append(_told(sender.send(_url("good", rogue), timeout=5), rogue, dialled))
+    return told
+
+
 def _url(name: str, rogue: Rogue) -> str:
     return f"http://{name}.test:{rogue.port}/"
 
@@ -228,6 +249,7 @@ def _told(ended: Ended, rogue: Rogue, dialled: _Dialled) -> dict[str, object]:
         "code": ended.code,
         "error": ended.record.error,
         "state": ended.verdict.state,
+        "spent": ended.verdict.spent,
         "milliseconds": ended.exchange.duration // 1000,
         "dialled": dialled.addresses,
         "connections": rogue.connections,

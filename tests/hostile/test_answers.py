@@ -8,7 +8,7 @@ import pytest
 from hostile.certificates import Authority
 from hostile.driving import Ended, Sender
 from ringbearer import misbehaving
-from ringbearer.delivery.courier import MAX_ANSWER
+from ringbearer.delivery.handle import MAX_ANSWER
 from ringbearer.delivery.outcome import MAX_KEPT_BODY
 from ringbearer.domain.deliveries import State
 from ringbearer.misbehaving import Behaviour, Rogue, Rogues, bomb, greets, says, trickles

@@ -104,6 +104,12 @@ def test_case_41_names_that_hang_do_not_hold_up_another(told: Told) -> None:
     assert told["beside-hanging"]["state"] == "delivered"
 
 
+def test_fault_15_our_own_name_server_is_away(told: Told) -> None:
+    assert (told["own-failure"]["state"], told["own-failure"]["spent"]) == ("scheduled", False)
+    assert (told["own-failure-over"]["state"], told["own-failure-over"]["spent"]) == ("delivered", True)
+    assert told["hang"]["spent"] is True  # one name that hangs is its owner's affair
+
+
 def test_case_43_a_kept_connection_is_not_dialled_anew(told: Told) -> None:
     assert told["rebinding"]["state"] == told["rebound-kept"]["state"] == "delivered"
     assert told["rebound-kept"]["reused"] is True

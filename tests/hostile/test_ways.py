@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hostile.certificates import Authority, Issued
 from hostile.driving import BODY, HEADERS, TIMEOUT, Ended, Sender, conclude
 from ringbearer import misbehaving
-from ringbearer.delivery.courier import Order
+from ringbearer.delivery.handle import Order
 from ringbearer.delivery.ways import Way
 from ringbearer.misbehaving import Behaviour, Peer, Rogue, Rogues
 

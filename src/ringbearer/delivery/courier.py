@@ -5,29 +5,27 @@ stays registered all the same, since taking it out and in again costs two system
 """
 
 import contextlib
+import logging
 import select
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import certifi
 import msgspec
 import pycurl
 
 from ringbearer import clock
+from ringbearer.delivery.handle import Handle, Order, Settings
+from ringbearer.delivery.names import Found, Names, Place
 from ringbearer.delivery.outcome import Exchange
-from ringbearer.delivery.ways import UNKNOWN, Way, take_way
-from ringbearer.domain.endpoints import Grant
+from ringbearer.delivery.ways import UNKNOWN, take_way
 
-MAX_ANSWER = 64 * 1024
-"""Bytes of an answer's body that are read before the connection is given up."""
-MAX_HEADERS = 64 * 1024
-"""Bytes of header lines that are read, those of interim answers and trailers too; libcurl alone takes 6 MB."""
-_CONNECT_SECONDS = 5.0  # for name resolution, connecting and TLS together
-_KEPT_ALIVE_SECONDS = 110
-_CONNECTION_SECONDS = 600  # then it is made anew, so that a receiver that moved is followed by its name
-_UNHEARD_SECONDS = 30  # a connection whose other end acknowledges nothing for so long is dead
+_log = logging.getLogger(__name__)
+_CONNECT_SECONDS = 5.0  # for connecting and TLS together
 _EVENTS = 512
+_NAMES_SECONDS = 0.1  # between two looks at who has waited too long for a name
+_PROXY_WANTS_CREDENTIALS = 407
 _MAX_REMEMBERED = 50_000  # URLs whose receivers speak HTTP/2
 _WATCH = {
     pycurl.POLL_IN: select.EPOLLIN,
@@ -35,23 +33,7 @@ _WATCH = {
     pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
 }
 _READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
-_BAD = pycurl.SOCKET_BAD
 _WEIRD_SERVER_REPLY = 8  # CURLE_WEIRD_SERVER_REPLY
-
-
-class Order(msgspec.Struct, gc=False):
-    """One exchange to make: `token` comes back with its result. `timeout` in seconds, for all of it.
-
-    `way` is None for the usual one. With a `grant` it needs a bearer token, which a TokenCourier adds.
-    """
-
-    token: object
-    url: str
-    headers: list[str]
-    body: bytes
-    timeout: float
-    way: Way | None = None
-    grant: Grant | None = None
 
 
 class Return(msgspec.Struct, gc=False):
@@ -66,107 +48,14 @@ class Return(msgspec.Struct, gc=False):
     reused: bool
 
 
-class _Slot:
-    """One easy handle with its buffers and callbacks, used again and again."""
-
-    __slots__ = (
-        "again",
-        "blocked",
-        "body",
-        "connected",
-        "curl",
-        "dialled",
-        "header_bytes",
-        "headers",
-        "opened",
-        "order",
-        "refuse",
-        "started_at",
-        "trouble",
-        "waits",
-        "way",
-    )
-
-    def __init__(
-        self, curl: pycurl.Curl, refuse: Callable[[str], str | None], connected: Callable[[int], None]
-    ) -> None:
-        self.curl = curl
-        self.refuse = refuse
-        self.connected = connected
-        self.headers: list[bytes] = []
-        self.header_bytes = 0
-        self.body = bytearray()
-        self.order: Order | None = None
-        self.started_at = 0
-        self.blocked: str | None = None
-        self.trouble = ""
-        self.dialled = False
-        self.opened: socket.socket | None = None
-        self.waits = False
-        self.again = False
-        self.way: Way | None = None
-
-    def empty(self) -> None:
-        """Forget the last exchange."""
-        self.headers.clear()
-        self.header_bytes = 0
-        self.body.clear()
-        self.blocked = None
-        self.trouble = ""
-        self.dialled = False
-
-    def take_header(self, line: bytes) -> int | None:
-        self.header_bytes += len(line)
-        if self.header_bytes > MAX_HEADERS:
-            return 0
-        self.headers.append(line)
-        return None
-
-    def take_body(self, chunk: bytes) -> int | None:
-        # MAXFILESIZE would stop at once when a long answer is announced, and nothing of it could be shown.
-        body = self.body
-        body += chunk
-        if len(body) <= MAX_ANSWER:
-            return None
-        del body[MAX_ANSWER:]
-        return 0
-
-    def dial(self, _purpose: int, address: tuple[int, int, int, Sequence[object]]) -> "socket.socket | int":
-        family, kind, protocol, target = address
-        reason = self.refuse(str(target[0]))
-        if reason is not None:
-            self.blocked = reason
-            return _BAD
-        self.close_opened()
-        try:
-            opened = socket.socket(family, kind, protocol)
-            self.opened = opened
-            if kind == socket.SOCK_STREAM:  # QUIC has a clock of its own
-                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNHEARD_SECONDS * 1000)
-        except OSError as error:  # too many open files, say; what is raised here would only be printed
-            self.trouble = f"no socket: {error.strerror}"
-            return _BAD
-        self.dialled = True
-        return opened
-
-    def duplicated(self, descriptor: int, _purpose: int) -> int:
-        """pycurl gave libcurl a duplicate of the socket, which is all that should be left of it."""
-        if self.opened is None or self.opened.type == socket.SOCK_STREAM:
-            self.connected(descriptor)
-        self.close_opened()
-        return 0
-
-    def close_opened(self) -> None:
-        if self.opened is not None:
-            self.opened.close()
-            self.opened = None
-
-
 class Courier:
     """Makes up to `slots` exchanges at a time. Not thread-safe: one thread owns it.
 
     `refuse` is asked before each connection, with the concrete address that is about to be dialled; what it
     returns is the reason not to. `ca_file` replaces the bundled certificate authorities.
+
+    With a `proxy` every exchange goes through a tunnel that it is asked for (CONNECT), to an address that was
+    resolved here and that `refuse` had nothing against: the proxy gets no name to resolve otherwise.
 
     Connections are kept for the next exchange with the same scheme, host and port, whoever's endpoint that is:
     libcurl pools by nothing else. Two suppliers share one only if they name the same receiver; a request and
@@ -176,13 +65,19 @@ class Courier:
     """
 
     def __init__(
-        self, *, slots: int, refuse: Callable[[str], str | None], ca_file: str | None = None
+        self,
+        *,
+        slots: int,
+        refuse: Callable[[str], str | None],
+        ca_file: str | None = None,
+        proxy: str | None = None,
     ) -> None:
         self._slots = slots
-        self._refuse = refuse
-        self._ca_file = ca_file or certifi.where()
-        self._free: deque[_Slot] = deque()
-        self._all: dict[pycurl.Curl, _Slot] = {}
+        self._settings = Settings(refuse=refuse, ca_file=ca_file or certifi.where(), proxy=proxy or "")
+        self._names = Names()
+        self._ended: list[Return] = []
+        self._free: deque[Handle] = deque()
+        self._all: dict[pycurl.Curl, Handle] = {}
         self._epoll = select.epoll()
         self._watched: dict[int, int] = {}
         self._idle: set[int] = set()
@@ -196,6 +91,7 @@ class Courier:
         self._multi.setopt(pycurl.M_MAXCONNECTS, slots)
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
         self.in_flight = 0
+        self.watch(self._names.descriptor)
 
     def __repr__(self) -> str:
         return f"<Courier with {self.in_flight} of {self._slots} slots in use>"
@@ -224,10 +120,28 @@ class Courier:
 
         Raises, and has begun nothing, when libcurl does not take the order.
         """
-        slot = self._free.popleft() if self._free else self._new_slot()
+        place = self._names.place(order.url)
+        if not place.named:
+            self._begin(order, place, None, clock.now(), order.timeout)
+        elif (found := self._names.find(place.host)) is None:
+            self._names.wait(place.host, order, clock.now())
+        elif found.addresses:
+            self._begin(order, place, found, clock.now(), order.timeout)
+        else:
+            self._ended.append(_unsent(order, clock.now(), found))
+        self.in_flight += 1
+
+    def _begin(self, order: Order, place: Place, found: Found | None, now: int, seconds: float) -> None:
+        by_proxy: str | None = None
+        if self._settings.proxy:
+            by_proxy, reason = self._allowed(place, found)
+            if by_proxy is None:
+                self._ended.append(_unsent(order, now, None, blocked=reason))
+                return
+        slot = self._free.popleft() if self._free else self._new_handle()
         slot.empty()
         curl = slot.curl
-        milliseconds = max(1, int(order.timeout * 1000))
+        milliseconds = max(1, int(seconds * 1000))
         try:
             curl.setopt(pycurl.URL, order.url)
             curl.setopt(pycurl.HTTPHEADER, order.headers)
@@ -248,20 +162,36 @@ class Courier:
                 slot.waits = wait
             curl.setopt(pycurl.TIMEOUT_MS, milliseconds)
             curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, int(_CONNECT_SECONDS * 1000)))
-            slot.started_at = clock.now()
+            if by_proxy is not None:
+                curl.setopt(pycurl.CONNECT_TO, [f"::{by_proxy}:{place.port}"])
+            elif found is not None and not self._names.told(place, found):
+                curl.setopt(pycurl.RESOLVE, self._names.telling(place, found))
+            slot.started_at = now
             self._multi.add_handle(curl)
         except Exception:  # something in it that libcurl does not take
             slot.way = UNKNOWN
             self._free.append(slot)
             raise
         slot.order = order
-        self.in_flight += 1
+
+    def _allowed(self, place: Place, found: Found | None) -> tuple[str | None, str | None]:
+        """The first address that the proxy may be asked for, or the reason why there is none."""
+        reason = None
+        for address in (place.host,) if found is None else found.addresses:
+            reason = self._settings.refuse(address.strip("[]"))
+            if reason is None:
+                return (f"[{address}]" if ":" in address and address[0] != "[" else address), None
+        return None, reason
 
     def poll(self, timeout: float) -> tuple[list[Return], bool]:
         """Drive everything for at most `timeout` seconds: what came to an end, and whether a watched one rang."""
         now = clock.monotonic()
         if self._due is not None:
             timeout = max(0.0, min(timeout, self._due - now))
+        if self._names.busy:
+            timeout = min(timeout, _NAMES_SECONDS)
+        if self._ended:
+            timeout = 0.0
         rang = False
         events = self._epoll.poll(timeout, _EVENTS)
         # First what nobody waits for, so that what begins now begins on connections that were silent till now.
@@ -273,7 +203,9 @@ class Courier:
                     self._watched[descriptor] = pycurl.POLL_IN
                     self._epoll.modify(descriptor, select.EPOLLIN)
             elif descriptor in self._bells:
-                rang = True
+                rang = rang or descriptor != self._names.descriptor
+        if self._names.busy:
+            self._go_on()
         if self._due is not None and clock.monotonic() >= self._due:
             self._due = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
@@ -283,11 +215,30 @@ class Courier:
                 if happened & select.EPOLLOUT:
                     mask |= pycurl.CSELECT_OUT
                 self._multi.socket_action(descriptor, mask)
-        return self._finished(), rang
+        ended, self._ended = self._ended, []
+        self.in_flight -= len(ended)
+        return ended + self._finished(), rang
+
+    def _go_on(self) -> None:
+        """Begin what waited for a name, or end it."""
+        now = clock.now()
+        for waiting, found in self._names.collect():
+            order = waiting.order
+            left = order.timeout - (now - waiting.since) / clock.SECOND
+            if not found.addresses or left <= 0:
+                self._ended.append(_unsent(order, waiting.since, found))
+                continue
+            try:
+                self._begin(order, self._names.place(order.url), found, waiting.since, left)
+            except Exception as error:  # libcurl does not take it; the others go on
+                _log.exception("an order could not be begun after its name was resolved")
+                failed = msgspec.structs.replace(found, failure=type(error).__name__)
+                self._ended.append(_unsent(order, waiting.since, failed))
 
     def abandon(self) -> list[Order]:
         """Break off everything in flight; returns the orders, whose outcome is unknown."""
-        orders = []
+        orders = [*self._names.abandon(), *(returned.order for returned in self._ended)]
+        self._ended.clear()
         for slot in self._all.values():
             if slot.order is not None:
                 self._multi.remove_handle(slot.curl)
@@ -303,10 +254,16 @@ class Courier:
         for slot in self._all.values():
             slot.curl.close()
             slot.close_opened()
+        self._names.close()
         self._multi.close()
         self._epoll.close()
 
     # ── results ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _new_handle(self) -> Handle:
+        made = Handle(self._settings, self._single.add)
+        self._all[made.curl] = made
+        return made
 
     def _finished(self) -> list[Return]:
         returns = []
@@ -348,6 +305,9 @@ class Courier:
         if code == 0 and _ambiguous(slot.headers):
             code, message = _WEIRD_SERVER_REPLY, "both Transfer-Encoding and Content-Length"
         reused = bool(status) and curl.getinfo(pycurl.NUM_CONNECTS) == 0
+        ours = ""
+        if self._settings.proxy and code:
+            code, message, ours = _told_by_proxy(curl, code, message)
         exchange = Exchange(
             started_at=slot.started_at,
             duration=duration,
@@ -359,6 +319,7 @@ class Courier:
             # One refused address among several is no reason, as long as another one could be dialled.
             blocked=None if slot.dialled else slot.blocked,
             os_errno=int(curl.getinfo(pycurl.OS_ERRNO)) if code == pycurl.E_COULDNT_CONNECT else 0,
+            ours=ours,
         )
         if slot.headers and slot.headers[0].startswith((b"HTTP/2", b"HTTP/3")):
             self._single.discard(curl.getinfo(pycurl.ACTIVESOCKET))
@@ -424,34 +385,35 @@ class Courier:
         with contextlib.suppress(OSError, ValueError):  # closed already
             self._epoll.unregister(descriptor)
 
-    # ── handles ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _new_slot(self) -> _Slot:
-        curl = pycurl.Curl()
-        slot = _Slot(curl, self._refuse, self._single.add)
-        self._all[curl] = slot
-        for option, value in (
-            (pycurl.POST, 1),
-            (pycurl.NOSIGNAL, 1),
-            (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
-            (pycurl.FOLLOWLOCATION, 0),
-            (pycurl.PATH_AS_IS, 1),  # dots and all, as it was registered
-            (pycurl.PROXY, ""),  # an empty proxy: none, whatever the environment says
-            (pycurl.NETRC, pycurl.NETRC_IGNORED),
-            (pycurl.SSL_VERIFYPEER, 1),
-            (pycurl.SSL_VERIFYHOST, 2),
-            (pycurl.CAINFO, self._ca_file),
-            (pycurl.MAXAGE_CONN, _KEPT_ALIVE_SECONDS),
-            (pycurl.MAXLIFETIME_CONN, _CONNECTION_SECONDS),
-            (pycurl.TCP_NODELAY, 1),
-            (pycurl.HEADERFUNCTION, slot.take_header),
-            (pycurl.WRITEFUNCTION, slot.take_body),
-            (pycurl.OPENSOCKETFUNCTION, slot.dial),
-            (pycurl.SOCKOPTFUNCTION, slot.duplicated),
-        ):
-            curl.setopt(option, value)
-        take_way(curl, None)
-        return slot
+def _unsent(order: Order, since: int, found: Found | None, *, blocked: str | None = None) -> Return:
+    """What becomes of an order that did not even begin."""
+    failure, late, ours = ("", False, False) if found is None else (found.failure, found.late, found.ours)
+    exchange = Exchange(
+        started_at=since,
+        duration=max(0, clock.now() - since),
+        curl_code=pycurl.E_OPERATION_TIMEDOUT if late or not failure else pycurl.E_COULDNT_RESOLVE_HOST,
+        curl_message=failure or "Resolving took all of the time",
+        blocked=blocked,
+        ours=f"dns: {failure}" if ours else "",
+    )
+    return Return(order, exchange, None, False)
+
+
+def _told_by_proxy(curl: pycurl.Curl, code: int, message: str) -> tuple[int, str, str]:
+    """A failure on the way through the proxy, and whose it is: nothing reached the receiver before the tunnel stood.
+
+    A proxy that answers CONNECT with 5xx or 403 tells of the receiver, as far as it can be known; one that is not
+    there, breaks off, or wants other credentials tells of itself.
+    """
+    answered = int(curl.getinfo(pycurl.HTTP_CONNECTCODE))
+    if answered // 100 == 2 or curl.getinfo(pycurl.REQUEST_SIZE) > 0:
+        return code, message, ""
+    if answered and answered != _PROXY_WANTS_CREDENTIALS:
+        return pycurl.E_COULDNT_CONNECT, f"the proxy answered {answered}", ""
+    if code == pycurl.E_OPERATION_TIMEDOUT and curl.getinfo(pycurl.CONNECT_TIME) > 0:
+        return code, message, ""
+    return code, message, f"proxy: {message}"
 
 
 def _ambiguous(lines: list[bytes]) -> bool:

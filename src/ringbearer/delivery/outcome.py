@@ -55,7 +55,8 @@ class Exchange(msgspec.Struct, kw_only=True, gc=False):
     interim answers too, with status lines, line ends and blank lines. `body` is what was read, its content
     coding left on. `blocked` is the guard's reason when it let no address be dialled. `os_errno` is the
     system's reason for a failed connect (CURLINFO_OS_ERRNO), 0 when it is not known. `failure` is an error, code and
-    sentence, that kept the request from being made.
+    sentence, that kept the request from being made. `ours` says what of our own failed, `dns: …` or `proxy: …`, when
+    it was neither the receiver nor the way to it.
     """
 
     started_at: int
@@ -68,6 +69,7 @@ class Exchange(msgspec.Struct, kw_only=True, gc=False):
     blocked: str | None = None
     os_errno: int = 0
     failure: str | None = None
+    ours: str = ""
 
 
 def record(exchange: Exchange) -> Record:
@@ -122,7 +124,7 @@ def health(exchange: Exchange) -> Health:
         return Health.BUSY
     if status:
         return Health.FAILED if status >= _FIRST_SERVER_ERROR else Health.INDIFFERENT
-    if exchange.blocked is not None:
+    if exchange.blocked is not None or exchange.ours:
         return Health.INDIFFERENT
     return Health.UNREACHED if _code(exchange) in _UNREACHED else Health.FAILED
 

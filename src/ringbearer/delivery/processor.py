@@ -21,9 +21,11 @@ from ringbearer.errors import PayloadFailed, StoreUnavailable
 from ringbearer.limits.base import RateLimiter
 from ringbearer.limits.breakers import Breakers
 from ringbearer.storage.catalog import Subscriptions
-from ringbearer.telemetry import AttemptMade, AttemptsMade, Telemetry
+from ringbearer.telemetry import AttemptMade, AttemptsMade, OwnTrouble, Telemetry
 
 _log = logging.getLogger(__name__)
+_LONGEST_REASON = 200
+_TELL_SECONDS = 10.0  # between two lines of the log about the same trouble
 
 
 class HighPerformanceWebhookProcessor:
@@ -42,16 +44,20 @@ class HighPerformanceWebhookProcessor:
         refuse: Callable[[str], str | None],
         slots: int,
         ca_file: str | None = None,
+        proxy: str | None = None,
         public_url: str = "",
     ) -> None:
         self._cache = cache
         self._limiter = limiter
         self._telemetry = telemetry
-        self._courier = TokenCourier(slots=slots, refuse=refuse, ca_file=ca_file)
+        self._courier = TokenCourier(slots=slots, refuse=refuse, ca_file=ca_file, proxy=proxy)
         self._routes = Routes(public_url=public_url)
         self._breakers = breakers
         self._gate = Gate(slots=slots, breakers=breakers)
         self._attempts: list[AttemptMade] = []
+        self._own_troubles: Counter[str] = Counter()
+        self._last_trouble = ""
+        self._tell_trouble_at = 0.0
         self._random = random.Random()  # noqa: S311  jitter, not a secret
         self.gone: dict[str, str] = {}
         """Endpoints whose receiver said that they are gone, with the reason; whoever reads it empties it."""
@@ -155,6 +161,12 @@ class HighPerformanceWebhookProcessor:
         if self._attempts:
             self._telemetry.emit(AttemptsMade(self._attempts, clock.now()))
             self._attempts = []
+        if self._own_troubles and clock.monotonic() >= self._tell_trouble_at:
+            self._tell_trouble_at = clock.monotonic() + _TELL_SECONDS
+            _log.error("our own name server or proxy fails, not the receivers: %s", self._last_trouble)
+        for what, count in self._own_troubles.items():
+            self._telemetry.emit(OwnTrouble(what, count, self._last_trouble))
+        self._own_troubles.clear()
 
     def abandon(self) -> list[Lease]:
         """Break off what is in flight; returns the leases, whose receivers may or may not have seen them."""
@@ -255,6 +267,11 @@ class HighPerformanceWebhookProcessor:
         state = health(exchange)
         well = True if state is Health.WELL else None if state is Health.INDIFFERENT else False
         self._gate.ended(lease, began=exchange.started_at, took=exchange.duration, well=well, now=now)
+        if exchange.ours:
+            self._breakers.give_back(lease.endpoint_id, lease.delivery_id, now=now)
+            self._own_troubles[exchange.ours.partition(":")[0]] += 1
+            self._last_trouble = exchange.ours
+            return
         self._breakers.called(
             lease.endpoint_id,
             lease.supplier_id,
@@ -278,6 +295,8 @@ class HighPerformanceWebhookProcessor:
             self.gone[endpoint.id] = verdict.reason or "the receiver says that it is gone"
         if verdict.slow_until is not None:
             self._gate.pause(endpoint.id, verdict.slow_until)
+        if not verdict.spent:
+            return later(lease, verdict.due_at or 0, f"{verdict.reason} ({exchange.ours})"[:_LONGEST_REASON])
         written = record(exchange)
         attempts.append(attempt_made(lease, returned, verdict.state, written.error))
         return Outcome(

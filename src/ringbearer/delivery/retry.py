@@ -2,6 +2,7 @@
 
 a whole answer 200–299                     delivered
 410                                        held, and the endpoint is to be disabled
+our own name server or proxy fails         scheduled, and the attempt is not spent
 every address refused by the guard         dead at once: a matter of configuration, which no retry mends
 anything else, tries left                  scheduled
 anything else, none left                   dead
@@ -28,6 +29,11 @@ LONGEST_PAUSE = 3_600.0
 LONGEST_UNASKED_PAUSE = 60.0
 """Seconds: the longest pause of an endpoint that answered 429 or 503 without saying for how long."""
 
+OWN_TROUBLE_PAUSE = 8.0
+"""Seconds after which a delivery comes again that our own name server or proxy stopped."""
+OWN_TROUBLE_JITTER = 0.5
+
+_OWN_TROUBLE = "our own name server or proxy fails"
 _GONE = 410
 _BUSY = frozenset({429, 503})
 _SECONDS = re.compile(r"[0-9]{1,15}")
@@ -38,7 +44,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What becomes of a delivery, and of its endpoint. Times are stored times.
 
     `due_at` is set when, and only when, `state` is SCHEDULED. `disable`: the endpoint said that it is gone.
-    `slow_until`: nothing should be sent to the endpoint before that time.
+    `slow_until`: nothing should be sent to the endpoint before that time. `spent`: the attempt counts.
     """
 
     state: State
@@ -46,6 +52,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     disable: bool = False
     slow_until: int | None = None
     reason: str | None = None
+    spent: bool = True
 
 
 _DELIVERED = Verdict(State.DELIVERED)
@@ -67,6 +74,9 @@ def judge(exchange: Exchange, *, attempt: int, schedule: Sequence[float], now: i
     status = outcome.answered(exchange)
     if status == _GONE:
         return Verdict(State.HELD, disable=True, reason="the receiver answered 410: the endpoint is gone")
+    if exchange.ours:
+        due_at = now + int(jittered(OWN_TROUBLE_PAUSE, OWN_TROUBLE_JITTER, random) * clock.SECOND)
+        return Verdict(State.SCHEDULED, due_at=due_at, reason=_OWN_TROUBLE, spent=False)
     if exchange.blocked is not None and not status:
         return Verdict(State.DEAD, reason=outcome.error(exchange))
     wait = jittered(schedule[max(attempt, 1) - 1], JITTER, random) if attempt <= len(schedule) else None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from ringbearer import __version__, clock
-from ringbearer.delivery.courier import Order
+from ringbearer.delivery.handle import Order
 from ringbearer.delivery.payload import Content, content_for, encoder_for
 from ringbearer.delivery.signing import Signer
 from ringbearer.delivery.ways import Way

@@ -16,7 +16,8 @@ from urllib.parse import quote_plus, urlencode
 import msgspec
 
 from ringbearer import __version__, clock
-from ringbearer.delivery.courier import Courier, Order, Return
+from ringbearer.delivery.courier import Courier, Return
+from ringbearer.delivery.handle import Order
 from ringbearer.delivery.outcome import Exchange, answered, error
 from ringbearer.domain.endpoints import Grant
 
@@ -69,9 +70,14 @@ class TokenCourier(Courier):
     """
 
     def __init__(
-        self, *, slots: int, refuse: Callable[[str], str | None], ca_file: str | None = None
+        self,
+        *,
+        slots: int,
+        refuse: Callable[[str], str | None],
+        ca_file: str | None = None,
+        proxy: str | None = None,
     ) -> None:
-        super().__init__(slots=slots, refuse=refuse, ca_file=ca_file)
+        super().__init__(slots=slots, refuse=refuse, ca_file=ca_file, proxy=proxy)
         self._tokens: OrderedDict[Grant, _Token] = OrderedDict()
         self._refused: OrderedDict[Grant, tuple[int, Exchange]] = OrderedDict()
         self._questions: dict[Grant, _Question] = {}

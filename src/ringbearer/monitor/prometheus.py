@@ -35,6 +35,7 @@ from ringbearer.telemetry import (
     HistoryPruned,
     IndexRebuilt,
     IndexUsed,
+    OwnTrouble,
     RedisFailed,
     ScalingDecided,
     StoreFailed,
@@ -95,6 +96,9 @@ class PrometheusMetrics:
             "ringbearer_index_rebuild_seconds", "Time to make the index in Redis anew from the store."
         )
         self._connections = counter("ringbearer_connections_total", "Connections used by tries.", ["kind"])
+        self._own_troubles = counter(
+            "ringbearer_own_failures_total", "Deliveries stopped by our own name server or proxy.", ["what"]
+        )
         self._circuits = counter("ringbearer_breaker_moves_total", "Circuits that moved.", ["to"])
         self._accept_seconds = histogram("ringbearer_accept_seconds", "Time to commit a group of events.")
         self._claim_seconds = histogram("ringbearer_claim_seconds", "Time to lease a batch.")
@@ -131,6 +135,7 @@ class PrometheusMetrics:
         telemetry.listen(DeliveriesMoved, lambda r: self._moved.labels(r.how).inc(r.count))
         telemetry.listen(HistoryPruned, lambda r: self._pruned.inc(r.count))
         telemetry.listen(CacheWorked, self._on_cache)
+        telemetry.listen(OwnTrouble, lambda r: self._own_troubles.labels(r.what).inc(r.deliveries))
         telemetry.listen(BreakerMoved, lambda r: self._circuits.labels(r.after).inc())
         telemetry.listen(ScalingDecided, self._on_scaling)
         telemetry.listen(RedisFailed, lambda r: self._redis_errors.labels(r.during).inc())
