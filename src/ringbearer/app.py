@@ -24,7 +24,6 @@ from ringbearer.cache.null import NullTier
 from ringbearer.cache.wire import BellWire
 from ringbearer.delivery.guard import Guard
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
-from ringbearer.delivery.worker import Worker
 from ringbearer.domain.keys import Key, digest, generate
 from ringbearer.errors import ConfigurationError, RedisUnavailable
 from ringbearer.limits.breakers import Breakers
@@ -32,12 +31,15 @@ from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.looper import Looper
 from ringbearer.maintenance.housekeeper import Housekeeper
 from ringbearer.maintenance.presence import Duty, Leadership, Presence
+from ringbearer.maintenance.tuner import Tuner
 from ringbearer.monitor.monitor import WebhookPerformanceMonitor
 from ringbearer.monitor.prometheus import PrometheusMetrics
 from ringbearer.queue.base import Queue
 from ringbearer.queue.bell import Bell, PostgresBell, SocketBell
 from ringbearer.queue.database import DatabaseQueue
 from ringbearer.queue.index import RedisIndex
+from ringbearer.queue.loop import WorkLoop
+from ringbearer.queue.optimizer import WebhookQueueOptimizer
 from ringbearer.queue.reconciler import Reconciler
 from ringbearer.queue.redis import RedisQueue
 from ringbearer.queue.steering import Steering
@@ -89,7 +91,10 @@ class Services:
         )
         self.guard = Guard(allow_networks=settings.allow_networks, own_hosts=own_hosts(settings))
         self.steering = Steering(
-            plans=self.storage.plans, ledger=self.storage.ledger, telemetry=self.telemetry
+            plans=self.storage.plans,
+            ledger=self.storage.ledger,
+            telemetry=self.telemetry,
+            node_id=self.node_id,
         )
         self.order = Looper("order", self._follow_order, interval=_ORDER_SECONDS)
         self.ca_file = str(settings.ca_file) if settings.ca_file is not None else None
@@ -105,6 +110,17 @@ class Services:
         if self.redis is not None:
             self.redis.close()
         self.storage.close()
+
+    def optimizer(self, loop: WorkLoop | None = None) -> WebhookQueueOptimizer:
+        """Who steers the queue; a worker's has a loop."""
+        return WebhookQueueOptimizer(
+            queue=self.queue,
+            ledger=self.storage.ledger,
+            nodes=self.storage.nodes,
+            steering=self.steering,
+            telemetry=self.telemetry,
+            loop=loop,
+        )
 
     async def _follow_order(self) -> None:
         ledger, now = self.storage.ledger, clock.now()
@@ -265,12 +281,13 @@ async def _work(services: Services) -> None:
     """The event loop keeps what is slow and rare; the courier's thread does the work."""
     settings = services.settings
     stopped = asyncio.Event()
-    worker = _worker(services)
+    loop = _loop(services)
+    optimizer = services.optimizer(loop)
     warming = asyncio.create_task(services.warm(within=settings.warm_seconds))
 
     def stop() -> None:
         warming.cancel()
-        worker.stop()
+        loop.stop()
 
     on_stop(stop)
     housekeeper = Housekeeper(
@@ -280,14 +297,14 @@ async def _work(services: Services) -> None:
         retention_days=settings.retention_days,
         lease_seconds=settings.lease_seconds,
     )
-    leading: list[Duty] = [housekeeper]
+    leading: list[Duty] = [housekeeper, Tuner(optimizer)]
     if services.index is not None:
         leading.append(
             Reconciler(ready=services.storage.ready, index=services.index, telemetry=services.telemetry)
         )
     if settings.metrics_port is not None:
         start_http_server(settings.metrics_port, settings.host, registry=services.metrics.registry)
-    signals = ProcessSignals(services.telemetry, _worker_state(worker, settings))
+    signals = ProcessSignals(services.telemetry, _worker_state(loop, settings))
     presence, leadership = (
         services.presence("work", signals),
         services.leadership(HOUSEKEEPING, leading),
@@ -302,7 +319,7 @@ async def _work(services: Services) -> None:
     follower.start()
     await asyncio.wait([warming])
     services.metrics.worker_started()
-    thread = _Thread(worker.run, asyncio.get_running_loop(), stopped)
+    thread = _Thread(optimizer.run, asyncio.get_running_loop(), stopped)
     thread.start()
     await stopped.wait()
     await leadership.stop()
@@ -316,16 +333,16 @@ async def _work(services: Services) -> None:
         raise thread.error
 
 
-def _worker_state(worker: Worker, settings: Settings) -> Callable[[], dict[str, float]]:
+def _worker_state(loop: WorkLoop, settings: Settings) -> Callable[[], dict[str, float]]:
     """What only a worker can tell of itself."""
 
     def tell() -> dict[str, float]:
-        return {"slots": settings.slots, "held": worker.held, "draining": float(worker.stopping)}
+        return {"slots": settings.slots, "held": loop.held, "draining": float(loop.stopping)}
 
     return tell
 
 
-def _worker(services: Services) -> Worker:
+def _loop(services: Services) -> WorkLoop:
     settings = services.settings
     processor = HighPerformanceWebhookProcessor(
         cache=services.cache,
@@ -338,7 +355,7 @@ def _worker(services: Services) -> Worker:
         proxy=services.settings.proxy_url,
         public_url=settings.public_url or "",
     )
-    return Worker(
+    return WorkLoop(
         queue=services.queue,
         processor=processor,
         cache=services.cache,
@@ -348,6 +365,7 @@ def _worker(services: Services) -> Worker:
         slots=settings.slots,
         lease_seconds=settings.lease_seconds,
         grace=settings.stop_grace,
+        plan=lambda: services.steering.plan,
         measured=services.storage.ledger.flows.held,
     )
 

@@ -294,7 +294,8 @@ def admit(
     happened_at = clock.from_datetime(event.timestamp) if event.timestamp is not None else now
     lane, reason = rules.lane(
         event.type,
-        subscriptions.supplier,
+        subscriptions.supplier.tier,
+        subscriptions.supplier.timezone,
         now,
         asked=event.priority,
         tags=event.tags,

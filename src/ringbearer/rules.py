@@ -11,7 +11,7 @@ from ringbearer import clock
 from ringbearer.calendar import local_date
 from ringbearer.domain.endpoints import EVENT_TYPE, matches
 from ringbearer.domain.events import LANES, Priority
-from ringbearer.domain.suppliers import Supplier, Tier
+from ringbearer.domain.suppliers import Tier
 from ringbearer.errors import InvalidInput
 from ringbearer.priority import TIER_WEIGHTS
 
@@ -86,7 +86,8 @@ class Rules:
     def lane(
         self,
         event_type: str,
-        supplier: Supplier,
+        tier: Tier,
+        timezone: str,
         now: int,
         *,
         asked: Priority | None = None,
@@ -96,14 +97,14 @@ class Rules:
         """The lane's number, and the name of the rule that decided, None when none did; `now` is a stored time."""
         for rule in self.configuration.rules if asked is not None else self._plain:
             if rule.occasion_within_days is not None and (
-                occasion is None or not _is_near(occasion, rule.occasion_within_days, supplier, now)
+                occasion is None or not _is_near(occasion, rule.occasion_within_days, timezone, now)
             ):
                 continue
             if rule.lane == "asked" and asked is None:
                 continue
             if rule.priorities and asked not in rule.priorities:
                 continue
-            if rule.tiers and supplier.tier not in rule.tiers:
+            if rule.tiers and tier not in rule.tiers:
                 continue
             if rule.event_types and not matches(rule.event_types, event_type):
                 continue
@@ -115,5 +116,5 @@ class Rules:
         return self._default, None
 
 
-def _is_near(occasion: date, days: int, supplier: Supplier, now: int) -> bool:
-    return 0 <= (occasion - local_date(clock.to_datetime(now), supplier.timezone)).days <= days
+def _is_near(occasion: date, days: int, timezone: str, now: int) -> bool:
+    return 0 <= (occasion - local_date(clock.to_datetime(now), timezone)).days <= days

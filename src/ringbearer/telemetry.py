@@ -162,6 +162,15 @@ class PlanChanged(Report, frozen=True):
     reason: str
 
 
+class BacklogGrew(Report, frozen=True):
+    """A lane's backlog went over its threshold, or came back under half of it."""
+
+    lane: str
+    ready: int
+    oldest_age: float
+    over: bool
+
+
 class StoreFailed(Report, frozen=True):
     """The store did not take or answer something; `during` names the operation."""
 

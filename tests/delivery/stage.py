@@ -12,7 +12,6 @@ from ringbearer import clock
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.delivery.guard import Guard
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
-from ringbearer.delivery.worker import Worker
 from ringbearer.domain.deliveries import DeliveryDetail, State
 from ringbearer.domain.endpoints import Endpoint, RateLimit
 from ringbearer.errors import StoreUnavailable
@@ -23,6 +22,8 @@ from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.queue.base import Queue
 from ringbearer.queue.bell import SocketBell
 from ringbearer.queue.database import DatabaseQueue
+from ringbearer.queue.loop import WorkLoop
+from ringbearer.queue.plan import QueuePlan
 from ringbearer.storage.base import Storage
 from ringbearer.storage.ledger import Admission
 from ringbearer.telemetry import BreakerMoved, DeliveriesSettled, Report, StoreFailed, Telemetry
@@ -62,6 +63,7 @@ class Stage:
         ca_file: str | None = None,
         policy: BreakerPolicy | None = None,
         queue: Callable[[Queue], Queue] = lambda queue: queue,
+        plan: Callable[[], QueuePlan] = QueuePlan,
     ) -> None:
         self.storage = storage
         self._resources = ExitStack()
@@ -86,7 +88,7 @@ class Stage:
             slots=slots,
             ca_file=ca_file,
         )
-        self.worker = Worker(
+        self.worker = WorkLoop(
             queue=self.queue,
             processor=self.processor,
             cache=self.cache,
@@ -96,6 +98,7 @@ class Stage:
             slots=slots,
             lease_seconds=60.0,
             grace=grace,
+            plan=plan,
         )
         self.thread = threading.Thread(target=self.worker.run, name="courier")
         self._ended = threading.Event()
@@ -110,6 +113,10 @@ class Stage:
         self.stop()
         self._ended.set()
         self._stager.join()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of what it made; a stage that is used without `with` needs that."""
         self._resources.close()
 
     def stop(self) -> None:

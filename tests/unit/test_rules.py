@@ -6,34 +6,22 @@ import pytest
 
 from ringbearer import clock
 from ringbearer.domain.events import LANES, Priority
-from ringbearer.domain.suppliers import Supplier, Tier
 from ringbearer.errors import InvalidInput
 from ringbearer.rules import LaneRule, PriorityConfiguration, Rules, check
 
-MOMENT = datetime(2027, 6, 18, 22, 30, tzinfo=UTC)
-FRIDAY_EVENING = clock.from_datetime(MOMENT)
+FRIDAY_EVENING = clock.from_datetime(datetime(2027, 6, 18, 22, 30, tzinfo=UTC))
 URGENT, HIGH, NORMAL, BULK = range(4)
-
-
-def supplier(timezone: str = "UTC", tier: Tier = "standard") -> Supplier:
-    return Supplier(
-        id="studio",
-        timezone=timezone,
-        tier=tier,
-        created_at=MOMENT,
-        updated_at=MOMENT,
-    )
 
 
 @pytest.mark.parametrize("asked", LANES)
 def test_by_default_a_publisher_gets_what_it_asks_for(asked: Priority) -> None:
     occasion = date(2027, 6, 18)
-    lane, reason = Rules().lane("a", supplier(), FRIDAY_EVENING, asked=asked, occasion=occasion)
+    lane, reason = Rules().lane("a", "standard", "UTC", FRIDAY_EVENING, asked=asked, occasion=occasion)
     assert (LANES[lane], reason) == (asked, "asked for by the publisher")
 
 
 def test_by_default_who_asks_for_nothing_is_normal_without_a_reason() -> None:
-    assert Rules().lane("a", supplier(), FRIDAY_EVENING) == (NORMAL, None)
+    assert Rules().lane("a", "standard", "UTC", FRIDAY_EVENING) == (NORMAL, None)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +39,7 @@ def test_by_default_who_asks_for_nothing_is_normal_without_a_reason() -> None:
 def test_an_occasion_of_today_or_tomorrow_is_urgent_where_the_supplier_is(
     timezone: str, day: date, lane: int
 ) -> None:
-    assert Rules().lane("a", supplier(timezone), FRIDAY_EVENING, occasion=day)[0] == lane
+    assert Rules().lane("a", "standard", timezone, FRIDAY_EVENING, occasion=day)[0] == lane
 
 
 def test_all_conditions_of_a_rule_must_be_met_and_the_first_rule_counts() -> None:
@@ -71,15 +59,14 @@ def test_all_conditions_of_a_rule_must_be_met_and_the_first_rule_counts() -> Non
             default="bulk",
         )
     )
-    premium, standard = supplier(tier="premium"), supplier()
     now = FRIDAY_EVENING
-    assert rules.lane("wedding.moved", premium, now, tags=("z", "y")) == (URGENT, "both")
-    assert rules.lane("wedding.moved", premium, now, tags=("z",)) == (HIGH, "type")
-    assert rules.lane("wedding.moved", standard, now, tags=("y",)) == (HIGH, "type")
-    assert rules.lane("booking.made", standard, now, asked="bulk") == (HIGH, "type")
-    assert rules.lane("booking.moved", standard, now, asked="urgent") == (URGENT, "rush")
-    assert rules.lane("booking.moved", standard, now, asked="high") == (BULK, None)
-    assert rules.lane("booking.moved", standard, now) == (BULK, None)
+    assert rules.lane("wedding.moved", "premium", "UTC", now, tags=("z", "y")) == (URGENT, "both")
+    assert rules.lane("wedding.moved", "premium", "UTC", now, tags=("z",)) == (HIGH, "type")
+    assert rules.lane("wedding.moved", "standard", "UTC", now, tags=("y",)) == (HIGH, "type")
+    assert rules.lane("booking.made", "standard", "UTC", now, asked="bulk") == (HIGH, "type")
+    assert rules.lane("booking.moved", "standard", "UTC", now, asked="urgent") == (URGENT, "rush")
+    assert rules.lane("booking.moved", "standard", "UTC", now, asked="high") == (BULK, None)
+    assert rules.lane("booking.moved", "standard", "UTC", now) == (BULK, None)
 
 
 def test_a_pattern_that_can_match_nothing_is_refused() -> None:

@@ -5,10 +5,10 @@ from typing import Any, cast
 
 import pytest
 
-from ringbearer.delivery.worker import Worker
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
 from ringbearer.errors import StoreUnavailable
 from ringbearer.queue.base import Demand, Queue
+from ringbearer.queue.loop import WorkLoop
 from ringbearer.storage.ledger import Admission, Depth
 
 
@@ -42,9 +42,9 @@ class PickyQueue(Queue):
         return []
 
 
-def _worker(queue: Queue) -> Worker:
+def _worker(queue: Queue) -> WorkLoop:
     nobody = cast(Any, None)
-    return Worker(
+    return WorkLoop(
         queue=queue,
         processor=nobody,
         cache=nobody,

@@ -24,6 +24,8 @@ class QueuePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     become slow."""
     max_wait: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.02
     """Between two claims while work flows: longer makes fewer and larger batches."""
+    automatic: bool = True
+    """Whether the sizes and shares are tuned by themselves."""
     backlog_age: Annotated[float, Meta(gt=0)] = 60.0
     """The age of a lane's oldest ready delivery above which its backlog is told."""
     backlog_depth: Annotated[int, Meta(gt=0)] = 100_000

@@ -17,10 +17,18 @@ from ringbearer.telemetry import PlanChanged, Telemetry
 
 _log = logging.getLogger(__name__)
 R = TypeVar("R")
-P = TypeVar("P", PriorityConfiguration, QueuePlan, SeasonScalingConfig)
 
-PRIORITIES, QUEUE, SEASON = "priorities", "queue", "season"
+PRIORITIES, QUEUE, SEASON, BALANCE = "priorities", "queue", "season", "balance"
 """The names of the stored plans."""
+
+
+class Balance(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of their slots that workers fill, by their nodes' ids."""
+
+    shares: dict[str, float]
+
+
+P = TypeVar("P", PriorityConfiguration, QueuePlan, SeasonScalingConfig, Balance)
 
 
 class Steering:
@@ -29,8 +37,9 @@ class Steering:
     Reading the attributes never blocks; whoever needs several that belong together takes them from one thread.
     """
 
-    def __init__(self, *, plans: Plans, ledger: Ledger, telemetry: Telemetry) -> None:
+    def __init__(self, *, plans: Plans, ledger: Ledger, telemetry: Telemetry, node_id: str = "") -> None:
         self._plans = plans
+        self._node_id = node_id
         self._ledger = ledger
         self._telemetry = telemetry
         self._versions: dict[str, int] = {}
@@ -38,6 +47,8 @@ class Steering:
         self.rules = Rules()
         self.season = Season()
         self.season_state = SeasonState()
+        self.shares: dict[str, float] = {}
+        """The parts of their slots that workers, by their nodes' ids, fill ahead; others fill what the plan says."""
         self.base = QueuePlan()
         """The plan without what the season asks for."""
         self.plan = self.base
@@ -67,6 +78,8 @@ class Steering:
             self.rules = self._read(PRIORITIES, PriorityConfiguration, Rules, self.rules)
         if SEASON in changed:
             self.season = self._read(SEASON, SeasonScalingConfig, Season, self.season)
+        if BALANCE in changed:
+            self.shares = self._read(BALANCE, Balance, lambda balance: balance.shares, self.shares)
         if QUEUE in changed:
             self.base = self._read(QUEUE, QueuePlan, lambda plan: plan, self.base)
 
@@ -86,6 +99,9 @@ class Steering:
     def _apply(self, now: int) -> None:
         state = self.season.state(clock.to_datetime(now))
         plan = in_season(self.base, state)
+        share = self.shares.get(self._node_id)
+        if share is not None:
+            plan = msgspec.structs.replace(plan, prefetch=max(0.1, plan.prefetch * share))
         changed = differences(self.plan, plan) | differences(self.season_state, state)
         weights = self.rules.configuration.weights()
         self._ledger.flows.weigh({t: w * state.tier_reserves.get(t, 1.0) for t, w in weights.items()})

@@ -18,6 +18,7 @@ from ringbearer.domain.suppliers import Tier
 from ringbearer.storage.database import Database
 from ringbearer.storage.flows import Flows
 from ringbearer.storage.parking import Parking
+from ringbearer.storage.ranking import Ranking
 from ringbearer.storage.statements import Selection, Statements
 
 _SHARDS = 16  # of the depth counters, so that processes seldom wait for each other's row
@@ -91,6 +92,7 @@ class Ledger:
         self._sql = Statements(database.rows, database.skip_locked, database.among)
         self.flows = Flows(database)
         self.parking = Parking(database, database.among, self._count)
+        self.ranking = Ranking(database, self.flows, self._count)
 
     # ── in ──────────────────────────────────────────────────────────────────────────────────────────────
 

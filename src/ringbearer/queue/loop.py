@@ -1,4 +1,4 @@
-"""The worker: one plain thread that claims, sends and settles in batches, and meets nobody per delivery."""
+"""The worker's loop: one plain thread that claims, sends and settles in batches, and meets nobody per delivery."""
 
 import contextlib
 import logging
@@ -6,15 +6,17 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from ringbearer import clock, failpoints, ids
 from ringbearer.cache.manager import WebhookCacheManager
-from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
 from ringbearer.errors import StoreUnavailable
 from ringbearer.priority import Shares
 from ringbearer.queue.base import Demand, Queue
 from ringbearer.queue.bell import Bell
+from ringbearer.queue.measures import Measures
+from ringbearer.queue.plan import QueuePlan
 from ringbearer.storage.catalog import Catalog
 from ringbearer.telemetry import DeliveriesClaimed, DeliveriesSettled, StoreFailed, Telemetry
 
@@ -22,24 +24,58 @@ _log = logging.getLogger(__name__)
 
 _EXTENDS_PER_LEASE = 3  # two may fail before a lease runs out
 _LOOK_SECONDS = 1.0  # a lost ring of the bell costs at most this
-_CLAIM_GAP = 0.020  # between two claims while work flows: fewer, larger batches
 _SETTLE_GAP = 0.040
-_SETTLE_MOST = 500
 _STORE_PAUSE = 0.5
 
 
-class Worker:
+class Processor(Protocol):
+    """Who sends: a batch of leases goes in, outcomes come out. One thread owns it."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many exchanges are under way."""
+
+    @property
+    def gone(self) -> dict[str, str]:
+        """Endpoints whose receiver said that they are gone, with the reason; whoever reads it empties it."""
+
+    def watch(self, descriptor: int) -> None:
+        """Let `poll` end early when this descriptor becomes readable."""
+
+    def unwatch(self, descriptor: int) -> None:
+        """The opposite of `watch`."""
+
+    def begin(self, leases: Sequence[Lease]) -> list[Outcome]:
+        """Send a batch; returns the outcomes of those that are not sent. Raises StoreUnavailable: none was sent."""
+
+    def poll(self, timeout: float) -> tuple[list[Outcome], bool]:
+        """Drive what is in flight for at most so many seconds: what became of it, and whether a bell rang."""
+
+    def put_down(self) -> list[Outcome]:
+        """Give up what was not begun yet; returns the outcomes, which spend no attempt."""
+
+    def report(self) -> None:
+        """Tell telemetry of the tries that came to an end since the last time."""
+
+    def abandon(self) -> list[Lease]:
+        """Break off what is in flight; returns the leases, whose receivers may or may not have seen them."""
+
+    def close(self) -> None:
+        """Break off everything and close all connections."""
+
+
+class WorkLoop:
     """Runs until it is stopped; then finishes what is in flight within a grace time and releases the rest.
 
     `slots` bounds what it holds at any time: in flight, or finished and not yet settled. It renews its leases;
-    those of a worker that died return after `lease_seconds`.
+    those of a worker that died return after `lease_seconds`. `plan` is asked before each claim.
     """
 
     def __init__(
         self,
         *,
         queue: Queue,
-        processor: HighPerformanceWebhookProcessor,
+        processor: Processor,
         cache: WebhookCacheManager,
         catalog: Catalog,
         bell: Bell,
@@ -47,6 +83,7 @@ class Worker:
         slots: int,
         lease_seconds: float,
         grace: float,
+        plan: Callable[[], QueuePlan] = QueuePlan,
         measured: Callable[[Iterable[tuple[str, int]]], None] = lambda _: None,
     ) -> None:
         self.id = ids.worker()
@@ -61,7 +98,10 @@ class Worker:
         self._extend_seconds = lease_seconds / _EXTENDS_PER_LEASE
         self._grace = grace
         self._measured = measured
-        self._shares = Shares()
+        self._follow = plan
+        self._plan = plan()
+        self._shares = Shares(self._plan.weights)
+        self.measures = Measures()
         self._held: dict[str, Lease] = {}
         self._unsettled: list[Outcome] = []
         self._stopping = threading.Event()
@@ -72,7 +112,12 @@ class Worker:
         self._next_extend = clock.monotonic() + self._extend_seconds
 
     def __repr__(self) -> str:
-        return f"<Worker {self.id} holding {len(self._held)} of {self._slots}>"
+        return f"<WorkLoop {self.id} holding {len(self._held)} of {self._slots}>"
+
+    @property
+    def slots(self) -> int:
+        """How many deliveries it may hold."""
+        return self._slots
 
     @property
     def held(self) -> int:
@@ -104,23 +149,51 @@ class Worker:
             self._processor.unwatch(woken.fileno())
             self._finish()
         finally:
-            self._processor.close()
-            self._bell.close()
+            self._close()
             self._waker.close()
             woken.close()
         _log.info("worker stopped", extra={"worker": self.id})
 
+    def end(self) -> None:
+        """Finish what `process` began, within the grace time, and close everything."""
+        try:
+            self._finish()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._processor.close()
+        self._bell.close()
+
+    def process(self, batch_size: int, max_wait: float) -> int:
+        """Claim up to so many, waiting at most so many seconds to fill, and see all of them through.
+
+        Returns how many were claimed. For whoever drives the loop instead of letting it `run`.
+        """
+        deadline = clock.monotonic() + max_wait
+        before = self.measures.claimed
+        while (missing := batch_size - (self.measures.claimed - before)) > 0:
+            left = deadline - clock.monotonic()
+            if self._stopping.is_set() or left <= 0:
+                break
+            self._turn(most=missing, patience=left)
+        while self._held and not self._stopping.is_set():
+            self._turn(most=0)
+        return self.measures.claimed - before
+
     # ── one turn ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _turn(self) -> None:
+    def _turn(self, *, most: int | None = None, patience: float = _LOOK_SECONDS) -> None:
+        """Claim if there is room, drive what is in flight, settle what is due; at most `most` are claimed."""
         now = clock.monotonic()
+        self._follow_plan()
         if now >= self._next_look:
             self._next_look = now + _LOOK_SECONDS
             self._hungry = True
             self._listen()
-        if self._hungry and now >= self._next_claim and self._room():
-            self._claim(now)
-        outcomes, rang = self._processor.poll(self._patience(now))
+        if self._hungry and now >= self._next_claim and self._room(most):
+            self._claim(now, self._room(most))
+        outcomes, rang = self._processor.poll(min(patience, self._patience(now, most)))
         if self._processor.in_flight:
             failpoints.reach("worker.answered" if outcomes else "worker.sent")
         if rang:
@@ -131,24 +204,35 @@ class Worker:
         if clock.monotonic() >= self._next_extend:
             self._extend()
 
-    def _room(self) -> int:
+    def _follow_plan(self) -> None:
+        plan = self._follow()
+        if plan is not self._plan:
+            if plan.weights != self._plan.weights:
+                self._shares = Shares(plan.weights)
+            self._plan = plan
+
+    def _room(self, most: int | None = None) -> int:
         """How many to claim now, or none while it is too few for a batch that is worth a transaction.
 
-        Half of the slots serve whoever comes. The other half is for when that one is full, of endpoints that are
-        slow, say: it is filled in smaller steps, since much of what comes then may have to be put back.
+        A part of the slots, by the plan's `prefetch`, serves whoever comes. The rest is for when that part is full,
+        of endpoints that are slow, say: it is filled in smaller steps, since much of what comes then may have to be
+        put back.
         """
-        held, half = len(self._held), self._slots // 2
-        if held < half:
-            return half - held if (half - held) * 4 >= half else 0
+        held, ahead = len(self._held), int(self._slots * self._plan.prefetch)
+        if most is not None:
+            return min(most, self._slots - held, self._plan.batch_size)
+        if held < ahead:
+            room = ahead - held
+            return min(room, self._plan.batch_size) if room * 4 >= ahead else 0
         step = max(1, self._slots // 8)
-        return step if self._slots - held >= step else 0
+        return min(step, self._plan.batch_size) if self._slots - held >= step else 0
 
-    def _patience(self, now: float) -> float:
+    def _patience(self, now: float, most: int | None = None) -> float:
         """How long nothing but an exchange or a ring need end the wait."""
         until = self._next_look
         if self._unsettled:
             until = min(until, self._next_settle)
-        if self._hungry and self._room():
+        if self._hungry and self._room(most):
             until = min(until, self._next_claim)
         return max(0.0, until - now)
 
@@ -162,8 +246,7 @@ class Worker:
             self._processor.watch(ear)  # also when it has the same number, which may be another connection's
         self._ear = ear
 
-    def _claim(self, now: float) -> None:
-        room = self._room()
+    def _claim(self, now: float, room: int) -> None:
         demand = Demand(
             quotas=self._shares.quotas(room),
             worker=self.id,
@@ -176,14 +259,17 @@ class Worker:
             self._next_claim = now + _STORE_PAUSE
             return
         after = clock.monotonic()
-        self._next_claim = after + _CLAIM_GAP
+        self._next_claim = after + self._plan.max_wait
         self._hungry = len(leases) >= room
         if leases:
             failpoints.reach("worker.claimed")
+            self.measures.on_claim(leases, after - now, clock.now())
             self._telemetry.emit(DeliveriesClaimed(len(leases), after - now))
             self._begin(leases)
 
     def _begin(self, leases: list[Lease]) -> None:
+        # Together what goes to one endpoint, so that one connection serves it; the most important lane first.
+        leases.sort(key=_lane_and_endpoint)
         for lease in leases:
             self._held[lease.delivery_id] = lease
         try:
@@ -206,14 +292,14 @@ class Worker:
         now = clock.monotonic()
         if self._next_settle == 0.0:
             self._next_settle = now + _SETTLE_GAP
-        enough = len(self._unsettled) >= _SETTLE_MOST and now >= self._settle_again
+        enough = len(self._unsettled) >= self._plan.batch_size and now >= self._settle_again
         if now >= self._next_settle or enough:
             self._settle()
 
     def _settle(self) -> bool:
         """Write down what came to an end; on failure everything is kept for the next time."""
         self._disable_gone()
-        batch, began = self._unsettled[:_SETTLE_MOST], clock.monotonic()
+        batch, began = self._unsettled[: self._plan.batch_size], clock.monotonic()
         failpoints.reach("worker.settling")
         try:
             settled = self._write_down(batch)
@@ -239,6 +325,7 @@ class Worker:
             ):  # the next of its key may be ready now, and nobody rings for that
                 self._hungry = True
         self._measured((o.lease.endpoint_id, o.record.duration) for o in batch if o.record is not None)
+        self.measures.on_settled(batch, settled, clock.monotonic() - began)
         states = Counter(o.state for o in batch if o.lease.delivery_id in settled)
         self._telemetry.emit(
             DeliveriesSettled(dict(states), len(batch) - len(settled), clock.monotonic() - began)
@@ -324,6 +411,10 @@ class Worker:
                     _log.error("%d outcomes were not written down; they are sent again", len(self._unsettled))
                     return
                 self._processor.poll(_STORE_PAUSE)
+
+
+def _lane_and_endpoint(lease: Lease) -> tuple[int, str]:
+    return lease.lane, lease.endpoint_id
 
 
 def _without_details(outcome: Outcome) -> Outcome:

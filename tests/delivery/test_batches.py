@@ -1,0 +1,122 @@
+"""The optimizer's batch is the worker's loop: what it claims it sees through, in the running worker and alone."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from contract.making import counted
+from delivery.stage import LONG, Stage
+from ringbearer.domain.deliveries import Lease, State
+from ringbearer.misbehaving import OK, Rogue, Rogues, says
+from ringbearer.queue.base import Demand, Queue
+from ringbearer.queue.database import DatabaseQueue
+from ringbearer.queue.optimizer import WebhookQueueOptimizer
+from ringbearer.queue.plan import QueuePlan
+from ringbearer.queue.steering import Steering
+from ringbearer.queue.tuning import QueueConfiguration
+from ringbearer.storage.base import Storage
+from ringbearer.storage.search import Filter
+
+
+@pytest.fixture
+def receiver() -> Iterator[Rogue]:
+    """Answers 200 to everything."""
+    with Rogues() as running:
+        yield running.serve(says(OK, close=False))
+
+
+def optimizer_of(stage: Stage) -> WebhookQueueOptimizer:
+    storage = stage.storage
+    return WebhookQueueOptimizer(
+        queue=stage.queue,
+        ledger=storage.ledger,
+        nodes=storage.nodes,
+        steering=Steering(plans=storage.plans, ledger=storage.ledger, telemetry=stage.telemetry),
+        telemetry=stage.telemetry,
+        loop=stage.worker,
+    )
+
+
+def test_alone_a_batch_is_claimed_up_to_its_size_and_seen_through(storage: Storage, receiver: Rogue) -> None:
+    stage = Stage(storage)
+    ids = stage.publish(stage.endpoint(receiver.url), 30)
+
+    async def work() -> None:
+        async with optimizer_of(stage) as optimizer:
+            first = await optimizer.batch_process_webhooks(20, LONG)
+            assert (first.claimed, first.settled, first.filled) == (20, 20, True)
+            assert first.states == {"delivered": 20}
+            assert counted(storage) == {(2, State.READY): 10}
+            rest = await optimizer.batch_process_webhooks(20, 0.3)
+            assert (rest.claimed, rest.settled, rest.filled) == (10, 10, False)
+            assert rest.measure.service is not None
+            nothing = await optimizer.batch_process_webhooks(20, 0.05)
+            assert (nothing.claimed, nothing.settled, nothing.filled) == (0, 0, False)
+
+    asyncio.run(work())
+    stage.close()
+    assert storage.history.count(Filter(state=State.DELIVERED)) == len(ids) == 30
+
+
+def test_in_a_running_worker_a_batch_is_what_the_worker_settles(storage: Storage, receiver: Rogue) -> None:
+    with Stage(storage) as stage:
+        optimizer = optimizer_of(stage)
+        optimizer._running = True  # as `run` says, on whose thread the stage's worker is
+        endpoint = stage.endpoint(receiver.url)
+
+        async def watch() -> int:
+            watching = asyncio.create_task(optimizer.batch_process_webhooks(25, LONG))
+            await asyncio.sleep(0)
+            await asyncio.to_thread(stage.publish, endpoint, 25)
+            result = await watching
+            assert result.filled
+            return result.settled
+
+        assert asyncio.run(watch()) == 25
+
+
+def test_the_optimizer_fits_the_plan_to_what_its_worker_measured(storage: Storage, receiver: Rogue) -> None:
+    with Stage(storage) as stage:
+        optimizer = optimizer_of(stage)
+        endpoint = stage.endpoint(receiver.url)
+        silent = asyncio.run(optimizer.optimize_queue_processing())
+        assert (silent.changed, silent.situation) == (False, None)
+        stage.until_state(stage.publish(endpoint, 100), State.DELIVERED)
+        fitted = asyncio.run(optimizer.optimize_queue_processing(QueueConfiguration(utilisation=0.5)))
+        assert fitted.situation is not None
+        assert fitted.situation.arrival_rate > 1
+        assert fitted.changed
+        assert fitted.reasons.keys() <= {"batch_size", "prefetch", "max_wait", "weights"}
+        assert optimizer.steering.base == fitted.after
+        again = asyncio.run(optimizer.optimize_queue_processing(damped=True))
+        assert not again.changed  # once is not often enough
+
+
+class Recording(DatabaseQueue):
+    """Remembers how many deliveries each claim asked for, and for which lanes."""
+
+    asked: list[list[int]]
+
+    @classmethod
+    def around(cls, queue: Queue) -> "Recording":
+        assert isinstance(queue, DatabaseQueue)
+        made = cls(queue._ledger, queue._bell)
+        made.asked = []
+        return made
+
+    def claim(self, demand: Demand) -> list[Lease]:
+        self.asked.append(list(demand.quotas))
+        return super().claim(demand)
+
+
+def test_a_worker_follows_the_plan_while_it_runs(storage: Storage, receiver: Rogue) -> None:
+    plans = [QueuePlan()]
+    with Stage(storage, slots=400, plan=lambda: plans[-1], queue=Recording.around) as stage:
+        assert isinstance(stage.queue, Recording)
+        endpoint = stage.endpoint(receiver.url)
+        stage.until_state(stage.publish(endpoint, 10), State.DELIVERED)
+        assert stage.queue.asked[0] == [107, 53, 27, 13]  # half of the slots, 8 : 4 : 2 : 1
+        plans.append(QueuePlan(weights=(1, 1, 1, 1), batch_size=60, prefetch=1.0))
+        stage.until_state(stage.publish(endpoint, 10), State.DELIVERED)
+        assert stage.queue.asked[-1] == [15, 15, 15, 15]
