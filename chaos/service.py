@@ -62,6 +62,12 @@ class Service:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that its processes, and others that share its store, are started with."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("RINGBEARER_")}
+        return clean | self._environment
+
     def settings(self) -> Settings:
         """What the service runs with."""
         return load(environ=self._environment)
@@ -70,11 +76,10 @@ class Service:
         """Start, and wait until it answers; `variables` join the environment of this start."""
         assert self._process is None
         self.directory.mkdir(parents=True, exist_ok=True)
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("RINGBEARER_")}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ringbearer", "up"],
-                env=clean | self._environment | variables,
+                env=self.environment | variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
