@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from chaos.redis_servers import Server, one_server
 from chaos.service import ADMIN_KEY, Service, free_port, wait_for
-from redis_servers import Server, one_server
 from ringbearer.testing import Receiver
 
 _EVERYWHERE = 2.0

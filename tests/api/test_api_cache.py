@@ -1,8 +1,19 @@
 """The cache over HTTP: it tells how it does, sets its size, and brings suppliers into memory."""
 
 import httpx
+import pytest
 
 from api.harness import Api, pointers, problem
+from ringbearer import clock
+from ringbearer.cache.shelf import FRESH_SECONDS
+from ringbearer.storage.rollups import Rollup
+
+
+def rollup(endpoint_id: str, at: int, *, delivered: int, receiver: int, process: str = "one") -> Rollup:
+    """A minute of one process, in which so many attempts delivered, and so many the receiver failed."""
+    minute = at - at % (60 * clock.SECOND)
+    total = delivered + receiver
+    return Rollup("endpoint", minute, endpoint_id, process, total, delivered, receiver, 0, total, 0, "")
 
 
 def test_it_tells_what_each_tier_did(api: Api, admin: httpx.Client) -> None:
@@ -62,3 +73,22 @@ def test_who_may_not_is_told_so_and_what_is_wrong_named(api: Api, admin: httpx.C
     ]
     assert pointers(admin.post("/v1/cache/warm", json={"within": 51})) == ["/within"]
     assert pointers(admin.post("/v1/cache/warm", json={"who": 1})) == ["/who"]
+
+
+def test_an_endpoints_health_is_measured_once_for_many_who_look(
+    api: Api, admin: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint_id = str(api.endpoint(api.supplier("lumen"))["id"])
+    path = f"/v1/suppliers/lumen/endpoints/{endpoint_id}/health"
+    now = clock.now()
+    tried = rollup(endpoint_id, now, delivered=3, receiver=1)
+    api.storage.rollups.write([tried])
+    seen = admin.get(path).json()
+    assert (seen["attempts"], seen["delivered"], seen["failed"], seen["success"]) == (4, 3, 1, 0.75)
+    assert seen["endpoint_id"] == endpoint_id
+    api.storage.rollups.write([rollup(endpoint_id, now, delivered=1, receiver=0, process="another")])
+    assert api.as_("supplier:lumen").get(path).json() == seen, "figures of the last seconds are shown again"
+    later = clock.monotonic() + FRESH_SECONDS + 1
+    monkeypatch.setattr("ringbearer.cache.manager.clock.monotonic", lambda: later)
+    assert admin.get(path).json()["delivered"] == 4
+    problem(api.as_("supplier:other").get(path), 404)

@@ -25,6 +25,7 @@ from ringbearer.api.scaling import ForecastQuery, Scaling, ScalingChange
 from ringbearer.api.shapes import ShapeBody, ShapesQuery
 from ringbearer.api.suppliers import SupplierBody
 from ringbearer.cache.results import CacheOptimizationResult, CachePerformance, WarmingResult
+from ringbearer.cache.shelf import DeliveryMetrics
 from ringbearer.delivery.sample import Preview
 from ringbearer.domain.deliveries import Attempt, Delivery, DeliveryDetail
 from ringbearer.domain.endpoints import Endpoint
@@ -448,6 +449,14 @@ MANAGEMENT: tuple[Operation, ...] = (
         ErrorRates,
         keys=_OPERATORS,
         query=WindowQuery,
+    ),
+    _get(
+        _ENDPOINT + "/health",
+        "getEndpointHealth",
+        "Endpoints",
+        "See how deliveries to an endpoint went in the last hour; figures may be a minute and 15 s old.",
+        DeliveryMetrics,
+        problems=(404,),
     ),
     _get(
         "/v1/cache",

@@ -21,6 +21,7 @@ from ringbearer.cache.results import (
     CacheWrite,
     WarmingResult,
 )
+from ringbearer.cache.shelf import DeliveryMetrics, MetricsWrite, Shelf
 from ringbearer.cache.tuner import Tuner
 from ringbearer.cache.warming import Progress, Warmer
 from ringbearer.cache.wire import SilentWire, Wire
@@ -78,6 +79,7 @@ class WebhookCacheManager:
         self._closing = threading.Event()
         self._warmer = Warmer(l1=self._l1, load=self._reader.load, stopping=self._closing)
         self._last_warming: WarmingResult | None = None
+        self._shelf = Shelf()
 
     def __repr__(self) -> str:
         state = self._l1.state()
@@ -197,6 +199,14 @@ class WebhookCacheManager:
         moved = "the store's version had moved" if after != before else "nothing had changed in the store"
         return CacheInvalidation(suppliers=held, version_before=before, version_after=after, reason=moved)
 
+    async def cache_delivery_metrics(self, metrics: DeliveryMetrics) -> MetricsWrite:
+        """Keep how deliveries to an endpoint went, for whoever looks at its health in the next seconds."""
+        return self._shelf.put(metrics, now=clock.monotonic())
+
+    async def get_cached_delivery_metrics(self, endpoint_id: str) -> DeliveryMetrics | None:
+        """How deliveries to the endpoint went; None when it was not measured within the last seconds."""
+        return self._shelf.get(endpoint_id, now=clock.monotonic())
+
     # ── size and lifetimes ──────────────────────────────────────────────────────────────────────────────
 
     async def optimize_cache_hit_ratio(self) -> CacheOptimizationResult:
@@ -282,6 +292,8 @@ class WebhookCacheManager:
         urgent: bool = False,
         progress: Callable[[Progress], None] = lambda _: None,
     ) -> WarmingResult:
+        if self._reader.version is None:  # what is read before the first look at it is not kept
+            self._reader.refresh()
         room = self._tuner.make_room(len(self._l1) + len(suppliers))
         self._last_warming = self._warmer.warm(
             suppliers, why=why, room=room, within=within, urgent=urgent, progress=progress
