@@ -7,19 +7,22 @@
 | a week or more | seasonal naive: as in the same hour a week before |
 | less | the mean so far |
 
+A method for which the history is long enough gives way to a simpler one, or to the ratio model that adapts to the last
+two days, when that would have been clearly better in the last four weeks.
+
 What the calendar says of a day (its multiplier) is divided out before and multiplied back on after: a planned peak is
 expected although no other day was like it, and one of the past is not expected to come back. Everything here is a
 pure function of arrays; hours are whole hours since the epoch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-Method = Literal["regression", "ratio", "seasonal naive", "mean"]
+Method = Literal["regression", "ratio", "adaptive ratio", "seasonal naive", "mean"]
 Series = NDArray[np.float64]
 
 HOURS_OF_WEEK = 168
@@ -28,6 +31,8 @@ _REGRESSION_HOURS = 52 * HOURS_OF_WEEK
 _RATIO_HOURS = 5 * HOURS_OF_WEEK
 _LEVEL_WEEKS = 3  # the level is that of the last weeks, the latest counting most
 _PROFILE_WEEKS = 8
+_LATELY_HOURS = 48
+_FADE_HOURS = 36.0  # a deviation of the last two days is expected to halve in so long
 _FOURIER = 3  # pairs for all days
 _FOURIER_DAYS = 2  # pairs for Saturdays and Fridays each
 _HALF_LIFE_WEEKS = 40.0
@@ -77,8 +82,11 @@ def forecast(pattern: TrafficPattern, hours: int, *, multiplier: Multiplier = or
     """The coming hours after the pattern's end."""
     counts = _clean(pattern.counts)
     past = pattern.first_hour + np.arange(len(counts))
-    expected, method = _predict(counts, past, hours, multiplier)
-    actual, predicted = _backtest(counts, past, multiplier)
+    methods = _methods_for(len(counts))
+    tests = {method: _backtest(method, counts, past, multiplier) for method in methods}
+    method = _chosen(methods, tests)
+    expected = _predict(method, counts, past, hours, multiplier)
+    actual, predicted = tests[method]
     return Forecast(
         first_hour=pattern.first_hour + len(counts),
         expected=[float(value) for value in expected],
@@ -101,21 +109,47 @@ def _clean(counts: Sequence[float]) -> Series:
     return np.clip(np.where(np.isfinite(found), found, 0.0), 0.0, _MOST)
 
 
+def _methods_for(hours: int) -> list[Method]:
+    """The methods that so long a history is enough for, the one that sees farthest first."""
+    if hours >= _REGRESSION_HOURS:
+        return ["regression", "adaptive ratio", "ratio", "seasonal naive"]
+    if hours >= _RATIO_HOURS:
+        return ["ratio", "adaptive ratio", "seasonal naive"]
+    return ["seasonal naive"] if hours >= HOURS_OF_WEEK else ["mean"]
+
+
+def _chosen(methods: Sequence[Method], tests: Mapping[Method, tuple[Series, Series]]) -> Method:
+    """The first, unless another was clearly better of late."""
+    errors = {
+        method: weighted_error(*tests[method]) if method == methods[0] else _clearly(*tests[method])
+        for method in methods
+    }
+    return min(methods, key=errors.__getitem__)
+
+
+def _clearly(actual: Series, predicted: Series) -> float:
+    """The error of a method that is to be taken only if it was clearly better."""
+    return weighted_error(actual, predicted) * 1.05 + 0.005
+
+
 def _predict(
-    counts: Series, past: NDArray[np.int64], hours: int, multiplier: Multiplier
-) -> tuple[Series, Method]:
+    method: Method, counts: Series, past: NDArray[np.int64], hours: int, multiplier: Multiplier
+) -> Series:
     if not len(counts):
-        return np.zeros(hours), "mean"
+        return np.zeros(hours)
     future = past[-1] + 1 + np.arange(hours)
     base = counts / multiplier(past)
-    lift = multiplier(future)
-    if len(counts) >= _REGRESSION_HOURS:
-        return _regression(base, past, future) * lift, "regression"
-    if len(counts) >= _RATIO_HOURS:
-        return _ratio(base, past, future) * lift, "ratio"
-    if len(counts) >= HOURS_OF_WEEK:
-        return base[len(base) - HOURS_OF_WEEK + np.arange(hours) % HOURS_OF_WEEK] * lift, "seasonal naive"
-    return np.full(hours, base.mean()) * lift, "mean"
+    if method == "regression":
+        found = _regression(base, past, future)
+    elif method == "ratio":
+        found = _ratio(base, past, future)
+    elif method == "adaptive ratio":
+        found = _adaptive(base, past, future)
+    elif method == "seasonal naive":
+        found = base[len(base) - HOURS_OF_WEEK + np.arange(hours) % HOURS_OF_WEEK]
+    else:
+        found = np.full(hours, base.mean())
+    return np.asarray(found * multiplier(future), dtype=np.float64)
 
 
 def _regression(base: Series, past: NDArray[np.int64], future: NDArray[np.int64]) -> Series:
@@ -185,20 +219,34 @@ def _ratio(base: Series, past: NDArray[np.int64], future: NDArray[np.int64]) -> 
     return level * by_slot[_hour_of_week(future)]
 
 
+def _adaptive(base: Series, past: NDArray[np.int64], future: NDArray[np.int64]) -> Series:
+    """The latest weeks count most, hour by hour; the level of the last two days fades out over some more."""
+    weeks = min(_PROFILE_WEEKS, len(base) // HOURS_OF_WEEK)
+    recent = base[-weeks * HOURS_OF_WEEK :].reshape(weeks, HOURS_OF_WEEK)
+    profile = np.average(recent, axis=0, weights=2.0 ** np.arange(weeks))
+    by_slot = np.zeros(HOURS_OF_WEEK)
+    by_slot[_hour_of_week(past[-HOURS_OF_WEEK:])] = profile
+    usual = float(by_slot[_hour_of_week(past[-_LATELY_HOURS:])].sum())
+    now = float(np.clip(base[-_LATELY_HOURS:].sum() / usual, 0.25, 4.0)) if usual else 1.0
+    fading = 0.5 ** ((future - past[-1]) / _FADE_HOURS)
+    return np.asarray(by_slot[_hour_of_week(future)] * now**fading, dtype=np.float64)
+
+
 def _hour_of_week(hours: NDArray[np.int64]) -> NDArray[np.int64]:
     return (hours + _EPOCH_HOUR_OF_WEEK) % HOURS_OF_WEEK
 
 
-def _backtest(counts: Series, past: NDArray[np.int64], multiplier: Multiplier) -> tuple[Series, Series]:
-    """The last weeks, each as it would have been forecast from what was known before it began."""
+def _backtest(
+    method: Method, counts: Series, past: NDArray[np.int64], multiplier: Multiplier
+) -> tuple[Series, Series]:
+    """The last weeks, actual and as each would have been forecast from what was known before it began."""
     actual, predicted = [], []
     for week in range(_BACKTEST_WEEKS, 0, -1):
         end = len(counts) - week * HOURS_OF_WEEK
         if end < HOURS_OF_WEEK:
             continue
-        found, _ = _predict(counts[:end], past[:end], HOURS_OF_WEEK, multiplier)
         actual.append(counts[end : end + HOURS_OF_WEEK])
-        predicted.append(found)
+        predicted.append(_predict(method, counts[:end], past[:end], HOURS_OF_WEEK, multiplier))
     if not actual:
         return np.zeros(0), np.zeros(0)
     return np.concatenate(actual), np.concatenate(predicted)
