@@ -5,13 +5,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help up test lint types floors demo bench chaos requirements clean
+.PHONY: help up test lint types floors demo bench season chaos requirements clean
 
 help:
 	@echo "make up      set up, and run the service on http://127.0.0.1:8200"
 	@echo "make test    set up, and run every check and test"
 	@echo "make demo    a wedding day in a minute: service, receivers and a failure"
 	@echo "make bench   measure the whole system; results go to bench/results"
+	@echo "make season  a month of a wedding season in four minutes, with a report"
 	@echo "make chaos   break things while traffic flows, and look for lost events"
 
 $(VENV)/made:
@@ -58,6 +59,9 @@ $(VENV)/bench: $(VENV)/dev requirements/bench.txt
 
 bench: $(VENV)/bench
 	@$(BIN)/python -m bench $(ARGS)
+
+season: $(VENV)/dev
+	@$(BIN)/python -m bench.season $(ARGS)
 
 chaos: $(VENV)/dev
 	@$(BIN)/python -m chaos $(ARGS)

@@ -28,7 +28,7 @@ Backend = Literal["sqlite", "postgresql"]
 
 _MEBIBYTE = 1 << 20
 _BUCKET = re.compile(r'^ringbearer_accept_to_send_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
-_POSTGRES = {"shared_buffers": "256MB", "max_wal_size": "4GB"}
+POSTGRES = {"shared_buffers": "256MB", "max_wal_size": "4GB"}
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -119,8 +119,13 @@ class System:
 
     def accept_to_send(self) -> Counter[float]:
         """The histogram that the service itself keeps: cumulated counts by upper bound in seconds."""
-        page = httpx.get(f"{self._service.url}/metrics", timeout=30, trust_env=False).text
-        return Counter({float(bound): int(float(count)) for bound, count in _BUCKET.findall(page)})
+        return accept_to_send(self._service.url)
+
+
+def accept_to_send(url: str) -> Counter[float]:
+    """The histogram of a service at that address: cumulated counts by upper bound in seconds."""
+    page = httpx.get(f"{url}/metrics", timeout=30, trust_env=False).text
+    return Counter({float(bound): int(float(count)) for bound, count in _BUCKET.findall(page)})
 
 
 def _use(processes: list[psutil.Process]) -> Use:
@@ -146,5 +151,5 @@ def installed(backend: Backend, directory: Path, receiver: int) -> Iterator[Syst
     with contextlib.ExitStack() as stack:
         url = None
         if backend == "postgresql":
-            url = stack.enter_context(postgres(directory / "postgres", **_POSTGRES))
+            url = stack.enter_context(postgres(directory / "postgres", **POSTGRES))
         yield System(directory, backend, url, receiver)

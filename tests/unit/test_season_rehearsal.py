@@ -1,0 +1,58 @@
+"""The rehearsed month is theirs to the last delivery, and what is said of it is reckoned rightly."""
+
+from collections import Counter
+
+import pytest
+
+from bench.season_plan import DAYS, DELIVERIES, is_saturday, month
+from bench.season_report import Day, Season, minus, percentile, rows, summarise
+
+
+@pytest.mark.parametrize("deliveries", [DELIVERIES, 50_000, 7])
+def test_the_month_has_every_delivery_four_saturdays_and_a_tenfold_spike(deliveries: int) -> None:
+    slices = month(deliveries=deliveries, seconds=240.0)
+    assert sum(piece.deliveries for piece in slices) == deliveries
+    assert len({piece.day for piece in slices if piece.saturday}) == 4
+    assert sum(piece.seconds for piece in slices) == pytest.approx(240.0)
+    if deliveries == DELIVERIES:
+        (spike,) = (piece for piece in slices if piece.spike)
+        (usual,) = (p for p in slices if p.hour == spike.hour and p.day == spike.day + 1)
+        assert spike.deliveries / usual.deliveries == pytest.approx(10, rel=0.01)
+        by_day = Counter({day: sum(p.deliveries for p in slices if p.day == day) for day in range(DAYS)})
+        del by_day[spike.day]
+        assert all(is_saturday(day) for day, _ in by_day.most_common(4))
+
+
+def test_percentiles_are_read_off_a_cumulated_histogram() -> None:
+    histogram = Counter({0.1: 50, 1.0: 90, 10.0: 100, float("inf"): 100})
+    assert percentile(histogram, 0.25) == pytest.approx(0.05)
+    assert percentile(histogram, 0.5) == pytest.approx(0.1)
+    assert percentile(histogram, 0.95) == pytest.approx(5.5)
+    assert percentile(Counter(), 0.5) == 0.0
+    assert minus(histogram, Counter({0.1: 20, 1.0: 20}))[1.0] == 70
+
+
+def test_the_figures_are_those_of_what_was_seen() -> None:
+    saturday = next(day for day in range(DAYS) if is_saturday(day))
+    season = summarise(
+        days=[(0, Counter({0.1: 10, 1.0: 10})), (saturday, Counter({0.1: 0, 1.0: 10}))],
+        whole=Counter({0.1: 10, 1.0: 20}),
+        published=20,
+        bad=0,
+        arrived=20,
+        seconds=4.0,
+        samples=[],
+        decisions=[(90.0, 1), (101.5, 2), (120.0, 1)],
+        spike_at=100.0,
+        metrics=(
+            "ringbearer_accept_to_send_seconds_sum 8.0\nringbearer_accept_to_send_seconds_count 20.0\n"
+            'ringbearer_cache_requests_total{result="hit",tier="l1"} 99.0\n'
+            'ringbearer_cache_requests_total{result="miss",tier="l1"} 1.0\n'
+        ),
+    )
+    assert isinstance(season, Season)
+    assert (season.average, season.rate, season.cache_hits) == (0.4, 5.0, 0.99)
+    assert (season.scaled_up, season.scaled_down, season.reaction) == (1, 1, 1.5)
+    assert season.saturday_p95 > season.p95 * 0.9
+    assert [type(day) for day in season.days] == [Day, Day]
+    assert ("delivered", "99.94 %", "100.00 %") in rows(season)
