@@ -21,7 +21,7 @@ def test_spans_without_anything_are_there_too() -> None:
 
 def test_days_are_those_of_the_place() -> None:
     late = clock.from_datetime(datetime(2027, 6, 19, 23, tzinfo=UTC))
-    series = {SATURDAY: Figures(attempts=5), late: Figures(attempts=2)}
+    series = {SATURDAY: 5, late: 2}
     assert trends.by_day(series, UTC) == {date(2027, 6, 19): 7}
     vienna = ZoneInfo("Europe/Vienna")
     assert trends.by_day(series, vienna) == {date(2027, 6, 19): 5, date(2027, 6, 20): 2}
@@ -44,7 +44,7 @@ def test_the_calendar_has_every_day_once_and_marks_peaks() -> None:
 
 def test_the_week_shows_the_mean_of_what_was_measured() -> None:
     week = 7 * trends.DAY
-    series = {SATURDAY: Figures(attempts=10), SATURDAY - week: Figures(attempts=20)}
+    series = {SATURDAY: 10, SATURDAY - week: 20}
     made = trends.week_map(series, UTC)
     assert len(made.cells) == 168
     (cell,) = [cell for cell in made.cells if cell.count]

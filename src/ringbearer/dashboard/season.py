@@ -1,6 +1,5 @@
 """*Season*: how busy each day was, which hours of the week are, and which peak days come."""
 
-import asyncio
 from datetime import timedelta
 
 from litestar import Response, get
@@ -29,15 +28,9 @@ async def show_season(visitor: Visitor, services: PageServices) -> Response[str]
     where, now = zone(place), clock.now()
     moment = clock.to_datetime(now)
     today = trends.local_day(now, where)
-    hours = await asyncio.to_thread(
-        services.monitor.series,
-        now - _WEEKS_BACK * 7 * trends.DAY,
-        now,
-        trends.HOUR,
-        dimension="flow",
-        key="deliveries",
-    )
-    recent = {at: f for at, f in hours.items() if at >= now - _PATTERN_WEEKS * 7 * trends.DAY}
+    since = now - _WEEKS_BACK * 7 * trends.DAY
+    hours = await services.store(services.monitor.counts, since, now, trends.HOUR, flow="deliveries")
+    recent = {at: count for at, count in hours.items() if at >= now - _PATTERN_WEEKS * 7 * trends.DAY}
     days = trends.by_day(hours, where)
     return page(
         "season.html",

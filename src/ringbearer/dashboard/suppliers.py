@@ -1,7 +1,5 @@
 """*Suppliers*: who they are, and each with its endpoints and newest deliveries."""
 
-import asyncio
-
 import msgspec
 from litestar import Response, get
 
@@ -55,7 +53,7 @@ async def last_day(services: PageServices, dimension: str, key: str) -> Day:
     """What was measured of one supplier or endpoint in the last 24 hours."""
     now = clock.now()
     since = now - trends.DAY
-    series = await asyncio.to_thread(
+    series = await services.store(
         services.monitor.series, since, now, trends.HOUR, dimension=dimension, key=key
     )
     whole = trends.together(series.values())

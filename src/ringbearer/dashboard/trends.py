@@ -62,12 +62,12 @@ def points(series: Mapping[int, Figures], *, since: int, until: int, step: int) 
     return found
 
 
-def by_day(series: Mapping[int, Figures], zone: tzinfo) -> dict[date, int]:
-    """Counts of each local day, out of figures by the hour."""
+def by_day(hours: Mapping[int, int], zone: tzinfo) -> dict[date, int]:
+    """Counts of each local day, out of those by the hour."""
     days: dict[date, int] = {}
-    for at, figures in series.items():
+    for at, count in hours.items():
         day = clock.to_datetime(at).astimezone(zone).date()
-        days[day] = days.get(day, 0) + figures.attempts
+        days[day] = days.get(day, 0) + count
     return days
 
 
@@ -100,12 +100,12 @@ def calendar_map(
     return Map(cells=tuple(cells), columns=columns, rows={0: "Mon", 2: "Wed", 5: "Sat"}, most=most)
 
 
-def week_map(series: Mapping[int, Figures], zone: tzinfo) -> Map:
+def week_map(hours: Mapping[int, int], zone: tzinfo) -> Map:
     """Hours of the day as columns and days of the week as rows: the mean of each hour that was measured."""
     sums: dict[tuple[int, int], list[int]] = {}
-    for at, figures in series.items():
+    for at, count in hours.items():
         local = clock.to_datetime(at).astimezone(zone)
-        sums.setdefault((local.weekday(), local.hour), []).append(figures.attempts)
+        sums.setdefault((local.weekday(), local.hour), []).append(count)
     means = {place: sum(counts) / len(counts) for place, counts in sums.items()}
     most = max(means.values(), default=0.0)
     names = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

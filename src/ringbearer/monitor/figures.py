@@ -166,6 +166,16 @@ class Reader:
                 found.setdefault(row.at // step * step, Figures()).add(row)
         return dict(sorted(found.items()))
 
+    def counts(
+        self, dimension: str, *, since: int, until: int, step: int, now: int, key: str
+    ) -> dict[int, int]:
+        """How many attempts, or whatever a flow counts, by spans as in `series`; without their distributions."""
+        found: dict[int, int] = {}
+        for row in self._rows(dimension, since, until, now, key):
+            at = row.at // step * step
+            found[at] = found.get(at, 0) + row.attempts
+        return found
+
     def _rows(self, dimension: str, since: int, until: int, now: int, key: str | None) -> Iterable[Rollup]:
         many = dimension in MANY
         plan = pieces(

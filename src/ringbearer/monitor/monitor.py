@@ -130,6 +130,10 @@ class WebhookPerformanceMonitor:
             wanted=(lambda name: by(name) is not None) if dimension == "path" else (lambda name: True),
         )
 
+    def counts(self, since: int, until: int, step: int, *, flow: str) -> dict[int, int]:
+        """How many of a flow (accepted, deliveries, settled, …) by spans of `step` microseconds; blocks."""
+        return self._reader.counts("flow", since=since, until=until, step=step, now=clock.now(), key=flow)
+
     def flows(self, since: int, until: int) -> dict[str, Figures]:
         """Events accepted, refused, … and deliveries claimed, settled, … in a window, by name; blocks."""
         return self._reader.grouped("flow", since=since, until=until, now=clock.now())
