@@ -1,9 +1,12 @@
 """What the pages show and do, to whom; the rules behind it are the API's, and tested there."""
 
+import hmac
 import json
 import logging
 import re
+from base64 import b64decode, b64encode
 from datetime import UTC, datetime, timedelta
+from html import unescape
 
 import pytest
 
@@ -82,6 +85,31 @@ def test_a_delivery_is_shown_with_its_attempts_and_nothing_it_brought_is_believe
     assert "status: 500" in text
     assert "thanks" in text
     assert "&#34;n&#34;: 1.5" in text
+
+
+def test_the_request_is_shown_to_the_letter_and_its_signature_verifies(pages: Pages) -> None:
+    endpoint = pages.endpoint(pages.supplier(), headers={"x-crm-key": "hush"})
+    (delivery,) = pages.event("lumen", [str(endpoint["id"])])
+    pages.settle(State.DEAD)
+    text = pages.browser().get(f"/deliveries/{delivery}").text
+    headers = {
+        name: unescape(value)
+        for name, value in re.findall(r'<tr><th scope="row">(.+?)</th><td><code>(.+?)</code>', text)
+    }
+    body = unescape(re.findall(r'aria-label="Body of the request">(.+?)</pre>', text, re.DOTALL)[0])
+    assert f"POST {endpoint['url']}" in text
+    assert headers["ringbearer-attempt"] == "1"
+    assert headers["x-crm-key"] == "hush"
+    content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.{body}".encode()
+    secret = b64decode(str(endpoint["secret"]).removeprefix("whsec_"))
+    expected = b64encode(hmac.digest(secret, content, "sha256")).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+    seen = pages.browser("read").get(f"/deliveries/{delivery}").text
+    assert "hush" not in seen
+    assert expected not in seen
+    assert "the endpoint was changed since" not in text.lower()
+    assert pages.as_("admin").delete(f"/v1/suppliers/lumen/endpoints/{endpoint['id']}").status_code == 204
+    assert "Body of the request" not in pages.browser().get(f"/deliveries/{delivery}").text
 
 
 def test_a_dead_letter_is_retried(pages: Pages, caplog: pytest.LogCaptureFixture) -> None:

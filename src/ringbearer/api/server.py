@@ -18,6 +18,7 @@ from ringbearer.api.probes import Probes
 from ringbearer.api.protocol import protocol_for
 from ringbearer.api.services import ApiServices
 from ringbearer.app import STEERING, Services, ensure_admin_key, on_stop, prepare_process
+from ringbearer.dashboard import rendering
 from ringbearer.dashboard.app import create_dashboard, is_page
 from ringbearer.dashboard.inside import Inside
 from ringbearer.dashboard.live import Pulse
@@ -100,7 +101,7 @@ async def _serve(services: Services) -> None:
     services.order.start()
     signals.start()
     services.monitor.start()
-    warming = asyncio.create_task(services.warm(within=settings.warm_seconds))
+    warming = asyncio.gather(services.warm(within=settings.warm_seconds), asyncio.to_thread(rendering.warm))
     presence.start()
     leadership.start()
     try:
@@ -168,6 +169,7 @@ class Front:
                 pulse=self.pulse,
                 monitor=services.monitor,
                 season=lambda: services.steering.season,
+                public_url=settings.public_url or "",
             )
         )
 

@@ -7,6 +7,7 @@ from litestar import Response, get
 
 from ringbearer.api.events import EventDetail
 from ringbearer.dashboard.rendering import page
+from ringbearer.dashboard.requests import Request, requests_of
 from ringbearer.dashboard.services import PageRequest, PageServices, query_of
 from ringbearer.dashboard.sessions import Visitor
 from ringbearer.domain.deliveries import Attempt, DeliveryDetail, State
@@ -40,11 +41,25 @@ async def show_delivery(
         delivery=delivery,
         event=event,
         data=bytes(event.data).decode(),
+        requests=await _requests(visitor, services, delivery),
         spans=spans(delivery.created_at, delivery.attempts),
         may_retry=visitor.may_change and delivery.state in _RETRIED,
         said=_SAID.get(query_of(request).get("said", "")),
         moving=delivery.state in (State.READY, State.LEASED, State.WAITING),
     )
+
+
+async def _requests(visitor: Visitor, services: PageServices, delivery: DeliveryDetail) -> dict[int, Request]:
+    """The requests of the attempts; none when the endpoint was deleted."""
+    if not delivery.attempts:
+        return {}
+    content = await services.store(services.storage.history.get_content, delivery.event_id)
+    known = await services.store(services.storage.catalog.subscriptions, [delivery.supplier_id])
+    supplier = known.get(delivery.supplier_id)
+    target = supplier.targets.get(delivery.endpoint_id) if supplier is not None else None
+    if target is None:
+        return {}
+    return requests_of(delivery, content, target, visitor.key, public_url=services.public_url)
 
 
 def spans(accepted_at: datetime, attempts: list[Attempt]) -> list[Span]:

@@ -56,6 +56,12 @@ def page(
     )
 
 
+def warm() -> None:
+    """Read and compile every template, which takes a fifth of a second that the first visitor need not wait for."""
+    for name in _templates.list_templates():
+        _templates.get_template(name)
+
+
 def fragment(template: str, macro: str, *arguments: object) -> str:
     """One macro of a template, for pages that renew a part of themselves."""
     text: str = getattr(_templates.get_template(template).module, macro)(*arguments)

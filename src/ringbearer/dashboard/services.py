@@ -37,6 +37,8 @@ class PageServices:
     monitor: WebhookPerformanceMonitor
     season: Callable[[], Season]
     """The season's plan that is in force."""
+    public_url: str = ""
+    """Where the service is reached from outside: links in payloads begin with it."""
     store: StoreCalls = field(default_factory=StoreCalls)
     attempts: Attempts = field(default_factory=Attempts)
 

@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import Connection, Row, Select, and_, case, func, insert, select, update
 
 from ringbearer import clock, ids
-from ringbearer.domain.deliveries import Attempt, Delivery, DeliveryDetail, State
+from ringbearer.domain.deliveries import Attempt, Content, Delivery, DeliveryDetail, State
 from ringbearer.domain.events import LANES, Event
 from ringbearer.errors import NotFound
 from ringbearer.storage import schema, search
@@ -45,6 +45,16 @@ class History:
                 raise NotFound(f"there is no event {event_id!r}, or its retention has ended")
             found = connection.execute(joined().where(of_event(_D.c.id, event_id)).order_by(_D.c.id)).all()
         return _event(row), [_delivery(r) for r in found]
+
+    def get_content(self, event_id: str) -> Content:
+        """What of the event goes to receivers, to the letter; raises NotFound."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(_V.c.type, _V.c.timestamp, _V.c.data).where(_V.c.id == event_id)
+            ).first()
+        if row is None:
+            raise NotFound(f"there is no event {event_id!r}, or its retention has ended")
+        return Content(*row)
 
     def get_delivery(self, delivery_id: str) -> DeliveryDetail:
         """The delivery with its attempts, oldest first; raises NotFound."""
