@@ -21,6 +21,10 @@ def _leader(storage: Storage) -> Node | None:
     return next((node for node in storage.nodes.alive(within=3600) if node.id == holder), None)
 
 
+def _kinds(storage: Storage) -> list[str]:
+    return sorted(node.kind for node in storage.nodes.alive())
+
+
 def _another(storage: Storage, old: Node) -> bool:
     leader = _leader(storage)
     return leader is not None and leader.id != old.id
@@ -30,8 +34,8 @@ def test_housekeeping_survives_its_leader(database_url: str | None, tmp_path: Pa
     with Service(tmp_path, database_url=database_url, workers=2) as service:
         service.start()
         with open_store(service.settings()) as storage, service.client() as client:
-            wait_for(lambda: len(storage.nodes.alive()) == 3, _SECONDS, "three processes to beat")
-            assert sorted(node.kind for node in storage.nodes.alive()) == ["serve", "work", "work"]
+            beating = ["serve", "up", "work", "work"]
+            wait_for(lambda: _kinds(storage) == beating, _SECONDS, "every process to beat")
             wait_for(lambda: _leader(storage) is not None, _SECONDS, "a leader")
             _fails_once_then_staged(client, "first")
 
@@ -73,7 +77,7 @@ def test_processes_sign_off_when_they_end(database_url: str | None, tmp_path: Pa
     with Service(tmp_path, database_url=database_url, workers=1) as service:
         service.start()
         with open_store(service.settings()) as storage:
-            wait_for(lambda: len(storage.nodes.alive()) == 2, _SECONDS, "two processes to beat")
+            wait_for(lambda: _kinds(storage) == ["serve", "up", "work"], _SECONDS, "every process to beat")
             wait_for(lambda: _leader(storage) is not None, _SECONDS, "a leader")
             assert service.stop() == 0
             assert storage.nodes.alive() == []
