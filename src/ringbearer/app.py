@@ -87,7 +87,7 @@ class Services:
             table=self.storage.breakers, telemetry=self.telemetry, policy=settings.breaker_policy
         )
         self.monitor = WebhookPerformanceMonitor(
-            storage=self.storage, telemetry=self.telemetry, process=self.node_id
+            storage=self.storage, telemetry=self.telemetry, process=self.node_id, peak=self._is_peak
         )
         self.guard = Guard(allow_networks=settings.allow_networks, own_hosts=own_hosts(settings))
         self.steering = Steering(
@@ -121,6 +121,13 @@ class Services:
             telemetry=self.telemetry,
             loop=loop,
         )
+
+    def _is_peak(self, moment: datetime) -> bool:
+        """Whether the season's plan calls it a peak; without a plan, whether the usual calendar does, in UTC."""
+        season = self.steering.season
+        if season.plan is None:
+            return season.calendar.is_peak(moment, "UTC")
+        return season.state(moment).phase == "peak"
 
     async def _follow_order(self) -> None:
         ledger, now = self.storage.ledger, clock.now()
@@ -195,7 +202,7 @@ def migrate(settings: Settings) -> None:
 def rotate_encryption(settings: Settings) -> int:
     """Seal every stored secret anew with the first of the configured keys; returns how many that were."""
     with open_store(settings) as storage:
-        return storage.catalog.reseal()
+        return storage.catalog.reseal() + storage.alerts.reseal()
 
 
 def ensure_admin_key(settings: Settings, storage: Storage) -> tuple[Path | None, str | None]:

@@ -47,6 +47,21 @@ def scaling() -> str:
     return "scl_" + uuid7().hex
 
 
+def alert() -> str:
+    """A new alert id, `alr_…`."""
+    return "alr_" + uuid7().hex
+
+
+def channel() -> str:
+    """A new id of a channel for alerts, `chn_…`."""
+    return "chn_" + uuid7().hex
+
+
+def silence() -> str:
+    """A new silence id, `sil_…`."""
+    return "sil_" + uuid7().hex
+
+
 def delivery(event_id: str, ordinal: int) -> str:
     """The id of an event's delivery number `ordinal`, from 0 to MAX_FANOUT - 1."""
     return f"dlv_{event_id[4:]}{ordinal:04x}"

@@ -87,6 +87,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_format: Literal["json", "pretty"] | None = None
     """`pretty` on a terminal and `json` elsewhere when unset."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    alert_heartbeat_url: str | None = None
+    """Called with GET each minute that alerts are looked after: whoever misses the call raises the alarm."""
     metrics_port: int | None = None
     """Where a worker started by `work` serves its metrics; nowhere when unset. `up` has no use for it."""
 

@@ -18,6 +18,7 @@ from ringbearer.api.services import ApiServices
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.delivery.guard import Guard
 from ringbearer.domain import keys
+from ringbearer.domain.alerts import Alert
 from ringbearer.domain.deliveries import Attempt, Outcome, Record, State
 from ringbearer.domain.endpoints import Target
 from ringbearer.domain.keys import Key
@@ -163,6 +164,15 @@ class Api:
         client = httpx.Client(base_url=self.url, headers=headers, timeout=30, verify=_NO_TLS)
         self._clients.append(client)
         return client
+
+    def alert(self, rule: str = "no_worker", **given: Any) -> Alert:
+        """An alert that fires."""
+        now = clock.to_datetime(clock.now())
+        values: dict[str, Any] = {"group": "", "severity": "critical", "state": "firing", "value": 0.0}
+        values |= {"summary": "nobody works", "since": now, "fired_at": now} | given
+        made = Alert(id=ids.alert(), rule=rule, **values)
+        self.storage.alerts.write([made], [], now=clock.now())
+        return made
 
     def write_figures(self) -> None:
         """Have written what this process measured, as it is when the process ends."""

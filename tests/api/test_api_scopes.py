@@ -25,6 +25,7 @@ BODIES: dict[str, Json] = {
     "setBreaker": {"state": "auto"},
     "createEndpoint": {"url": URL},
     "createKey": {"scope": "read"},
+    "createAlertChannel": {"name": "n", "kind": "slack", "address": "http://127.0.0.1:9/"},
     "startReplay": {"supplier_id": "lumen"},
 }
 CHANGES_OF_ENDPOINTS = {
@@ -46,8 +47,27 @@ ADMIN_ONLY = {
     "createKey",
     "listKeys",
     "deleteKey",
+    "acknowledgeAlert",
+    "createSilence",
+    "deleteSilence",
+    "putAlertRule",
+    "resetAlertRule",
+    "createAlertChannel",
+    "deleteAlertChannel",
+    "testAlertChannel",
 }
-OPERATORS_ONLY = {"getQueueTimes", "getThroughput", "getErrors", "getCache"}
+OPERATORS_ONLY = {
+    "getQueueTimes",
+    "getThroughput",
+    "getErrors",
+    "getServiceLevels",
+    "getCache",
+    "listAlerts",
+    "getAlert",
+    "listSilences",
+    "listAlertRules",
+    "listAlertChannels",
+}
 """What keys of the whole service may see, and no supplier's."""
 LISTS = {"listBreakers", "listSuppliers", "listDeliveries", "getFigures"}
 SCALING = {"getScaling", "changeScaling", "listScalingDecisions", "getForecast"}
@@ -69,6 +89,10 @@ class World:
             "delivery_id": delivery_id,
             "event_id": ids.event_of(delivery_id),
             "replay_id": replay["replay_id"],
+            "alert_id": api.alert().id,
+            "silence_id": admin.post("/v1/alert-silences", json={}).json()["id"],
+            "rule_id": "no_worker",
+            "channel_id": admin.post("/v1/alert-channels", json=BODIES["createAlertChannel"]).json()["id"],
             "key_id": admin.post("/v1/keys", json={"scope": "read"}).json()["id"],
         }
 
@@ -102,7 +126,10 @@ def test_without_a_key_nothing_is_told(api: Api, world: World, operation: Operat
 
 @by_name
 def test_an_admin_may_do_everything(api: Api, world: World, operation: Operation) -> None:
-    assert world.ask(api.as_("admin"), operation).status_code in (200, 201, 202, 204)
+    fine: tuple[int, ...] = (200, 201, 202, 204)
+    if operation.name == "testAlertChannel":
+        fine = (409,)  # it may; only nobody is there to take the message
+    assert world.ask(api.as_("admin"), operation).status_code in fine
 
 
 @by_name

@@ -9,6 +9,7 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
 from ringbearer.api import (
+    alerts,
     breakers,
     cache,
     deliveries,
@@ -61,6 +62,20 @@ HANDLERS = (
     figures.get_queue_times,
     figures.get_throughput,
     figures.get_errors,
+    figures.get_service_levels,
+    alerts.list_alerts,
+    alerts.get_alert,
+    alerts.acknowledge_alert,
+    alerts.list_silences,
+    alerts.create_silence,
+    alerts.delete_silence,
+    alerts.list_rules,
+    alerts.put_rule,
+    alerts.reset_rule,
+    alerts.list_channels,
+    alerts.create_channel,
+    alerts.delete_channel,
+    alerts.test_channel,
     keys.create_key,
     keys.list_keys,
     keys.delete_key,

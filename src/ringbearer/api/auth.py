@@ -52,6 +52,8 @@ class Action(Enum):
     """See how many workers there shall be, and why."""
     SCALE = auto()
     """Change how that is decided."""
+    SEE_SERVICE = auto()
+    """See the figures of the whole service, and its alerts."""
     TUNE = auto()
     """Change how the service itself works."""
 
@@ -59,7 +61,7 @@ class Action(Enum):
 _ALLOWED: dict[str, frozenset[Action]] = {
     "admin": frozenset(Action),
     "publish": frozenset({Action.PUBLISH}),
-    "read": frozenset({Action.READ, Action.SEE_SCALING}),
+    "read": frozenset({Action.READ, Action.SEE_SCALING, Action.SEE_SERVICE}),
     "scaling": frozenset({Action.SEE_SCALING, Action.SCALE}),
     "supplier": frozenset({Action.READ, Action.CHANGE_ENDPOINTS, Action.RETRY}),
 }

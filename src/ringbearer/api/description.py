@@ -27,6 +27,7 @@ _TAGS = {
     "Deliveries": "One event on its way to one endpoint, with all its attempts.",
     "Figures": "What was measured: counts, rates and percentiles, of all processes together.",
     "Cache": "The cache of suppliers and endpoints in the process that answers.",
+    "Alerts": "What is, or was, wrong; who is told of it, and how.",
     "Keys": "API keys and what each may do.",
     "Scaling": "How many workers there shall be, and why.",
     "Service": "How the service does, and what it offers.",

@@ -87,7 +87,7 @@ async def get_figures(request: ApiRequest, key: Key, services: ApiServices) -> R
 @get("/v1/figures/queue")
 async def get_queue_times(request: ApiRequest, key: Key, services: ApiServices) -> Response[bytes]:
     """How the queue is worked off: waiting, in flight, waits by lane, and how long the store takes."""
-    _overall(key)
+    require(key, Action.SEE_SERVICE)
     query = read_query(request, WindowQuery)
     return json_answer(await services.monitor.monitor_queue_processing_times(query.window))
 
@@ -95,7 +95,7 @@ async def get_queue_times(request: ApiRequest, key: Key, services: ApiServices) 
 @get("/v1/figures/throughput")
 async def get_throughput(request: ApiRequest, key: Key, services: ApiServices) -> Response[bytes]:
     """Events, attempts and deliveries a second and by the minute."""
-    _overall(key)
+    require(key, Action.SEE_SERVICE)
     query = read_query(request, WindowQuery)
     return json_answer(await services.monitor.track_throughput_metrics(query.window))
 
@@ -103,13 +103,20 @@ async def get_throughput(request: ApiRequest, key: Key, services: ApiServices) -
 @get("/v1/figures/errors")
 async def get_errors(request: ApiRequest, key: Key, services: ApiServices) -> Response[bytes]:
     """What failed, by whose fault, by lane and by code."""
-    _overall(key)
+    require(key, Action.SEE_SERVICE)
     query = read_query(request, WindowQuery)
     return json_answer(await services.monitor.monitor_error_rates(query.window))
 
 
-def _overall(key: Key) -> None:
-    """Figures of the whole service are not for a supplier's key."""
-    require(key, Action.READ)
-    if key.supplier_id is not None:
-        raise Forbidden("figures of the whole service are not for a supplier's key")
+class LevelsQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Over which time until now."""
+
+    window: Window = 86_400.0
+
+
+@get("/v1/slos")
+async def get_service_levels(request: ApiRequest, key: Key, services: ApiServices) -> Response[bytes]:
+    """How service levels were kept, what is left of each budget, and how fast it burns."""
+    require(key, Action.SEE_SERVICE)
+    query = read_query(request, LevelsQuery)
+    return json_answer(await services.monitor.monitor_sla_compliance(query.window))

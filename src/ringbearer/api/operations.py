@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass, field
 
 import msgspec
 
+from ringbearer.api.alerts import AlertsQuery, ChannelWithSecret, NewChannel, NewSilence, RuleBody
 from ringbearer.api.answers import Page
 from ringbearer.api.breakers import Breaker, BreakerChange
 from ringbearer.api.cache import Warming
@@ -17,7 +18,7 @@ from ringbearer.api.deliveries import (
 from ringbearer.api.endpoint_forms import EndpointChange, NewEndpoint
 from ringbearer.api.endpoints import EndpointWithSecret, NewSecret, PreviewBody, Rotation
 from ringbearer.api.events import EventDetail
-from ringbearer.api.figures import FiguresAnswer, FiguresQuery, WindowQuery
+from ringbearer.api.figures import FiguresAnswer, FiguresQuery, LevelsQuery, WindowQuery
 from ringbearer.api.ingest import BatchAnswer
 from ringbearer.api.keys import KeyWithText, NewKey
 from ringbearer.api.reading import Nothing, PageQuery
@@ -27,13 +28,15 @@ from ringbearer.api.suppliers import SupplierBody
 from ringbearer.cache.results import CacheOptimizationResult, CachePerformance, WarmingResult
 from ringbearer.cache.shelf import DeliveryMetrics
 from ringbearer.delivery.sample import Preview
+from ringbearer.domain.alerts import Alert, Channel, Rule, Silence
 from ringbearer.domain.deliveries import Attempt, Delivery, DeliveryDetail
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.domain.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_DATA_BYTES, NewEvent
 from ringbearer.domain.keys import Key
 from ringbearer.domain.scaling import Decision
 from ringbearer.domain.suppliers import Supplier
-from ringbearer.monitor.results import ErrorRates, ProcessingTimeMetrics, ThroughputMetrics
+from ringbearer.monitor.channels import Message
+from ringbearer.monitor.results import ErrorRates, ProcessingTimeMetrics, SlaCompliance, ThroughputMetrics
 from ringbearer.scaling.results import ScalingPrediction
 from ringbearer.storage.shapes import Shape
 
@@ -79,6 +82,22 @@ class KeyPage(Page[Key]):
 
 class DecisionPage(Page[Decision]):
     """A part of the record of decisions on the number of workers."""
+
+
+class AlertPage(Page[Alert]):
+    """A part of the list of alerts."""
+
+
+class SilencePage(Page[Silence]):
+    """A part of the list of silences."""
+
+
+class RulePage(Page[Rule]):
+    """A part of the list of alert rules."""
+
+
+class ChannelPage(Page[Channel]):
+    """A part of the list of channels."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +147,10 @@ _SUPPLIER = _SUPPLIERS + "/{supplier_id}"
 _ENDPOINTS = _SUPPLIER + "/endpoints"
 _ENDPOINT = _ENDPOINTS + "/{endpoint_id}"
 _SHAPE = "/v1/event-types/{event_type}/versions/{version}"
+_ALERT = "/v1/alerts/{alert_id}"
+_SILENCES = "/v1/alert-silences"
+_RULES = "/v1/alert-rules"
+_CHANNELS = "/v1/alert-channels"
 _CHANGE = (404, 429)
 _PLAIN = "text/plain"
 _JSON = "application/json"
@@ -487,6 +510,135 @@ MANAGEMENT: tuple[Operation, ...] = (
         keys="admin",
         body=Warming,
         body_required=False,
+    ),
+    _get(
+        "/v1/slos",
+        "getServiceLevels",
+        "Figures",
+        "How service levels were kept over a window, what is left of each error budget, and how fast it burns.",
+        SlaCompliance,
+        keys=_OPERATORS,
+        query=LevelsQuery,
+    ),
+    _get(
+        "/v1/alerts",
+        "listAlerts",
+        "Alerts",
+        "List alerts, newest first.",
+        AlertPage,
+        keys=_OPERATORS,
+        query=AlertsQuery,
+    ),
+    _get(_ALERT, "getAlert", "Alerts", "See an alert.", Alert, keys=_OPERATORS, problems=(404,)),
+    Operation(
+        "POST",
+        _ALERT + "/acknowledge",
+        "acknowledgeAlert",
+        "Alerts",
+        "Take care of an alert: nobody else is told of it.",
+        {200: Alert},
+        keys="admin",
+        problems=(404,),
+    ),
+    _get(
+        _SILENCES,
+        "listSilences",
+        "Alerts",
+        "List the silences that last.",
+        SilencePage,
+        keys=_OPERATORS,
+        query=PageQuery,
+    ),
+    Operation(
+        "POST",
+        _SILENCES,
+        "createSilence",
+        "Alerts",
+        "Have nobody told of a rule's alerts for a while; they begin and end all the same.",
+        {201: Silence},
+        keys="admin",
+        body=NewSilence,
+        body_required=False,
+    ),
+    Operation(
+        "DELETE",
+        _SILENCES + "/{silence_id}",
+        "deleteSilence",
+        "Alerts",
+        "End a silence.",
+        {204: None},
+        keys="admin",
+        problems=(404,),
+    ),
+    _get(
+        _RULES,
+        "listAlertRules",
+        "Alerts",
+        "List the rules in force, by id.",
+        RulePage,
+        keys=_OPERATORS,
+        query=PageQuery,
+    ),
+    Operation(
+        "PUT",
+        _RULES + "/{rule_id}",
+        "putAlertRule",
+        "Alerts",
+        "Change a rule, or add one with summary, metric and threshold. Followed within two seconds.",
+        {200: Rule},
+        keys="admin",
+        body=RuleBody,
+        problems=(404,),
+    ),
+    Operation(
+        "DELETE",
+        _RULES + "/{rule_id}",
+        "resetAlertRule",
+        "Alerts",
+        "Forget what was changed of a rule; one that was added is gone.",
+        {204: None},
+        keys="admin",
+        problems=(404,),
+    ),
+    _get(
+        _CHANNELS,
+        "listAlertChannels",
+        "Alerts",
+        "List the channels over which people are told, oldest first. Addresses are never shown.",
+        ChannelPage,
+        keys=_OPERATORS,
+        query=PageQuery,
+    ),
+    Operation(
+        "POST",
+        _CHANNELS,
+        "createAlertChannel",
+        "Alerts",
+        "Add a channel. Its `after` is its place in the ladder: told of what nobody acknowledged for so long.",
+        {201: ChannelWithSecret},
+        keys="admin",
+        body=NewChannel,
+        problems=(409,),
+    ),
+    Operation(
+        "DELETE",
+        _CHANNELS + "/{channel_id}",
+        "deleteAlertChannel",
+        "Alerts",
+        "Forget a channel.",
+        {204: None},
+        keys="admin",
+        problems=(404,),
+    ),
+    Operation(
+        "POST",
+        _CHANNELS + "/{channel_id}/test",
+        "testAlertChannel",
+        "Alerts",
+        "Send a message over the channel now; 409 when it does not take it.",
+        {200: Message},
+        keys="admin",
+        problems=(404, 409),
     ),
     Operation(
         "POST",

@@ -28,6 +28,8 @@ from ringbearer.delivery.sample import send_sample
 from ringbearer.domain.deliveries import Attempt
 from ringbearer.domain.endpoints import Target
 from ringbearer.maintenance.tidy import tidy
+from ringbearer.monitor.alerting import AlertWatch, StoreWatch
+from ringbearer.monitor.bookkeeping import Bookkeeper
 from ringbearer.publish import Publisher
 from ringbearer.scaling.manager import WebhookScalingManager
 from ringbearer.scaling.signals import ProcessSignals
@@ -95,12 +97,25 @@ async def _serve(services: Services) -> None:
     on_stop(stop)
     signals = ProcessSignals(services.telemetry)
     presence = services.presence("serve", signals)
-    leadership = services.leadership(STEERING, [scaler])
+    leadership = services.leadership(
+        STEERING,
+        [
+            scaler,
+            Bookkeeper(storage=services.storage),
+            AlertWatch(
+                storage=services.storage,
+                book=services.monitor.book,
+                heartbeat_url=settings.alert_heartbeat_url,
+            ),
+        ],
+    )
+    store_watch = StoreWatch(storage=services.storage)
     publisher.start()
     services.cache.start()
     services.order.start()
     signals.start()
     services.monitor.start()
+    store_watch.start()
     warming = asyncio.gather(services.warm(within=settings.warm_seconds), asyncio.to_thread(rendering.warm))
     presence.start()
     leadership.start()
@@ -108,6 +123,7 @@ async def _serve(services: Services) -> None:
         await server.serve(sockets=_inherited())
     finally:
         warming.cancel()
+        await store_watch.stop()
         await leadership.stop()
         await presence.stop()
         await services.order.stop()

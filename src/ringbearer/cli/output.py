@@ -17,6 +17,8 @@ _UNLIMITED = 10_000
 _STYLES = {
     "delivered": "green",
     "ok": "green",
+    "resolved": "green",
+    "firing": "bold red",
     "dead": "bold red",
     "error": "bold red",
     "warning": "yellow",

@@ -1,6 +1,6 @@
 """Figures: rollups merged on reading, over any window and all processes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
@@ -139,7 +139,7 @@ class Reader:
     ) -> dict[str, Figures]:
         """The figures of a dimension in [since, until) by what `by` makes of its keys; None leaves a key out."""
         found: dict[str, Figures] = {}
-        for row in self._rows(dimension, since, until, now, key):
+        for row in self.rows(dimension, since=since, until=until, now=now, key=key):
             name = by(row.key)
             if name is not None:
                 found.setdefault(name, Figures()).add(row)
@@ -161,7 +161,7 @@ class Reader:
         A step shorter than the spans that are kept of that time gets those spans whole.
         """
         found: dict[int, Figures] = {}
-        for row in self._rows(dimension, since, until, now, key):
+        for row in self.rows(dimension, since=since, until=until, now=now, key=key):
             if wanted(row.key):
                 found.setdefault(row.at // step * step, Figures()).add(row)
         return dict(sorted(found.items()))
@@ -171,12 +171,15 @@ class Reader:
     ) -> dict[int, int]:
         """How many attempts, or whatever a flow counts, by spans as in `series`; without their distributions."""
         found: dict[int, int] = {}
-        for row in self._rows(dimension, since, until, now, key):
+        for row in self.rows(dimension, since=since, until=until, now=now, key=key):
             at = row.at // step * step
             found[at] = found.get(at, 0) + row.attempts
         return found
 
-    def _rows(self, dimension: str, since: int, until: int, now: int, key: str | None) -> Iterable[Rollup]:
+    def rows(
+        self, dimension: str, *, since: int, until: int, now: int, key: str | None = None
+    ) -> Iterator[Rollup]:
+        """The rows that answer a window, of whichever level is the coarsest that does."""
         many = dimension in MANY
         plan = pieces(
             since // Level.MINUTE.span * Level.MINUTE.span,

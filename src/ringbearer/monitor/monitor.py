@@ -3,28 +3,37 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Literal, Self
 
 from ringbearer import clock
+from ringbearer.calendar import Calendar
 from ringbearer.domain.deliveries import State
 from ringbearer.domain.events import LANES
 from ringbearer.errors import InvalidInput, StoreUnavailable
 from ringbearer.looper import Looper
+from ringbearer.monitor.alerting import look, rules_of
+from ringbearer.monitor.burning import BurnBook
 from ringbearer.monitor.figures import Figures, Reader, percentiles
 from ringbearer.monitor.recorder import DIMENSIONS, STAGES, Recorder
 from ringbearer.monitor.results import (
     CommitTimes,
+    DegradationAlerts,
+    DegradationThreshold,
     DeliveryTimes,
     ErrorRates,
     FailureCount,
     LaneTimes,
     Measured,
     ProcessingTimeMetrics,
+    SlaCompliance,
     ThroughputMetrics,
     ThroughputPoint,
+    degradation_rules,
     measured,
 )
+from ringbearer.monitor.slo import Burn, compliance, tally
 from ringbearer.storage.base import Storage
 from ringbearer.telemetry import AttemptMade, AttemptsMade, Telemetry
 
@@ -48,8 +57,16 @@ class WebhookPerformanceMonitor:
     `async with` block. Reading needs no running. All methods raise StoreUnavailable when the store is away.
     """
 
-    def __init__(self, *, storage: Storage, telemetry: Telemetry, process: str) -> None:
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        telemetry: Telemetry,
+        process: str,
+        peak: Callable[[datetime], bool] = lambda moment: Calendar().is_peak(moment, "UTC"),
+    ) -> None:
         self._storage = storage
+        self.book = BurnBook(storage.rollups, peak=peak)
         self._recorder = Recorder(telemetry, process=process)
         self._reader = Reader(storage.rollups)
         self._looper = Looper("monitor", self._flush, interval=FLUSH_SECONDS)
@@ -146,6 +163,10 @@ class WebhookPerformanceMonitor:
         rows = [measured(name, figures, until - since) for name, figures in found.items()]
         return sorted(rows, key=lambda row: -row.attempts)
 
+    def burns(self, now: int) -> list[Burn]:
+        """How fast each error budget burns, by objective and burning rule; blocks."""
+        return self.book.burns(now)
+
     # ── the methods that were asked for ─────────────────────────────────────────────────────────────────
 
     async def track_webhook_delivery_times(self, times: Sequence[AttemptMade] = ()) -> DeliveryTimes:
@@ -179,6 +200,18 @@ class WebhookPerformanceMonitor:
     async def monitor_error_rates(self, window: float = DEFAULT_WINDOW) -> ErrorRates:
         """The share of attempts that failed, by whose fault, by lane, by code, and where it is worst."""
         return await asyncio.to_thread(self._error_rates, window)
+
+    async def monitor_sla_compliance(self, window: float = 86_400.0) -> SlaCompliance:
+        """How each objective was kept in the window, what is left of its budget, and how fast that burns now."""
+        return await asyncio.to_thread(self._compliance, window)
+
+    async def alert_on_performance_degradation(self, threshold: DegradationThreshold) -> DegradationAlerts:
+        """Have an alert whenever performance is worse than this, from now on; looks at once.
+
+        The thresholds become alert rules in the store (`degraded_…`), in place of those set before; None takes
+        that rule away. People are told by the leader's watch, as of all alerts.
+        """
+        return await asyncio.to_thread(self._degradation, threshold)
 
     # ── in a thread ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -263,6 +296,38 @@ class WebhookPerformanceMonitor:
                 for key, f in worst[:_WORST]
                 if f.attempts > f.delivered
             ],
+        )
+
+    def _compliance(self, window: float) -> SlaCompliance:
+        now = clock.now()
+        since = now - int(window * clock.SECOND)
+        paths = self.window(since, now + 1, group_by="path")
+        peak = self.book.is_peak(now)
+        return SlaCompliance(
+            since=clock.to_datetime(since),
+            until=clock.to_datetime(now),
+            peak=peak,
+            objectives=[
+                compliance(each, tally(each, paths, peak=peak), peak=peak) for each in self.book.objectives
+            ],
+            burns=self.burns(now),
+        )
+
+    def _degradation(self, threshold: DegradationThreshold) -> DegradationAlerts:
+        now, book = clock.now(), self._storage.alerts
+        before = [rule for rule in rules_of(self._storage) if rule.id.startswith("degraded_")]
+        rules = degradation_rules(threshold)
+        for gone in {rule.id for rule in before} - {rule.id for rule in rules}:
+            book.reset_rule(gone)
+        for rule in rules:
+            book.put_rule(rule, now=now)
+        changed = look(self._storage, self.book, now=now)
+        return DegradationAlerts(
+            before=before,
+            after=rules,
+            began=[a for a in changed if a.state != "resolved" and a.rule.startswith("degraded_")],
+            firing=[a for a in book.live() if a.state == "firing"],
+            reason="; ".join(f"{r.id}: beyond {r.threshold:g}" for r in rules) or "no threshold is set",
         )
 
     async def _flush(self) -> float | None:

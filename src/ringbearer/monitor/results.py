@@ -3,9 +3,11 @@
 import msgspec
 
 from ringbearer import clock
+from ringbearer.domain.alerts import Alert, Rule, Severity
 from ringbearer.domain.times import Moment
 from ringbearer.monitor.figures import Figures, Percentiles
 from ringbearer.monitor.recorder import STAGES
+from ringbearer.monitor.slo import Burn, Compliance
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,3 +122,62 @@ class ErrorRates(msgspec.Struct, frozen=True, kw_only=True):
     by_lane: dict[str, float]
     by_code: list[FailureCount]
     worst_endpoints: list[FailureCount]
+
+
+class SlaCompliance(msgspec.Struct, frozen=True, kw_only=True):
+    """How service levels were kept over a window, and how fast budgets burn now."""
+
+    since: Moment
+    until: Moment
+    peak: bool
+    """Whether today is a peak day, with its stricter bounds."""
+    objectives: list[Compliance]
+    burns: list[Burn]
+
+
+class DegradationThreshold(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts as a degradation; None is not looked at."""
+
+    p95_reach: float | None = None
+    """Seconds from ready to first byte sent that 5 % of a lane's deliveries may exceed."""
+    error_rate: float | None = None
+    """The share of attempts that may fail."""
+    queue_age: float | None = None
+    """Seconds that the oldest ready delivery of a lane may have waited."""
+    severity: Severity = "warning"
+
+
+class DegradationAlerts(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules before and now, the alerts that began at this look, and all that fire."""
+
+    before: list[Rule]
+    after: list[Rule]
+    began: list[Alert]
+    firing: list[Alert]
+    reason: str
+
+
+_DEGRADED = (
+    ("p95_reach", "degraded_latency", "5 % of {group} deliveries waited for {value} s or longer"),
+    ("error_rate", "degraded_success", "a share of {value} of the attempts failed"),
+    ("queue_age", "degraded_queue", "the oldest {group} delivery has waited for {value} s"),
+)
+
+
+def degradation_rules(threshold: DegradationThreshold) -> list[Rule]:
+    """The thresholds as alert rules; they end at nine tenths of their threshold."""
+    found = []
+    for metric, name, summary in _DEGRADED:
+        value: float | None = getattr(threshold, metric)
+        if value is not None:
+            found.append(
+                Rule(
+                    id=name,
+                    summary=summary,
+                    metric=metric,
+                    threshold=value,
+                    clear=value * 0.9,
+                    severity=threshold.severity,
+                )
+            )
+    return found

@@ -8,6 +8,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ringbearer.errors import ConfigurationError
+from ringbearer.storage.alerts import AlertBook
 from ringbearer.storage.breakers import BreakerTable
 from ringbearer.storage.catalog import Catalog
 from ringbearer.storage.database import Database
@@ -47,6 +48,7 @@ class Storage:
         self.rollups = Rollups(database)
         self.heat = Heat(database)
         self.shapes = Shapes(database)
+        self.alerts = AlertBook(database, vault)
 
     def __repr__(self) -> str:
         return f"<Storage on {self.database!r}>"

@@ -18,6 +18,8 @@ leaders         who leads what only one process may do, and until when
 breakers        endpoints that are, or were, left alone, numbered by breaker_clock for those who follow
 scaling         one row: the policy, the latest decision on the number of workers, who shall run how many
 scaling_decisions   what was decided or changed, by whom and why
+alerts, alert_notices, alert_silences   what was wrong, who was told of it, and what nobody is told of
+alert_channels, alert_rules             how people are told, and what of the rules was changed
 rollups         what was measured, by minute, hour and day; and how far minutes were summed up (rollup_marks)
 config_version  grows with each change of a supplier or endpoint, so that caches can follow
 
@@ -412,6 +414,60 @@ rollup_marks = Table(
     metadata,
     Column("level", SmallInteger, primary_key=True, autoincrement=False),
     Column("until", BigInteger, nullable=False),
+)
+
+alert_rules = Table(
+    "alert_rules",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+alert_channels = Table(
+    "alert_channels",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("alerts_state", "state", "updated_at"),
+)
+
+alert_notices = Table(
+    "alert_notices",
+    metadata,
+    Column("alert_id", Id, primary_key=True),
+    Column("channel_id", Id, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("error", Text),
+)
+
+alert_silences = Table(
+    "alert_silences",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("until", BigInteger, nullable=False),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("month", Id, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
 )
 
 PARTITIONED = {"events": "evt", "deliveries": "dlv", "attempts": "dlv"}
