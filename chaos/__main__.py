@@ -12,9 +12,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from chaos.databases import postgres_server
+from chaos.redis_servers import cluster_servers, sentinel_servers, single_server
 from chaos.run import Plan, Report, run
-from chaos.service import postgres
 
+_REDIS = {"single": single_server, "sentinel": sentinel_servers, "cluster": cluster_servers}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -24,6 +26,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1.0, help="how long things are broken (default 1)")
     parser.add_argument("--seed", type=int, default=None, help="what decides everything (default: a new one)")
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument(
+        "--redis",
+        choices=sorted(_REDIS),
+        default=None,
+        help="run with Redis, and break it (default: without)",
+    )
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default 2)")
     parser.add_argument("--keep", type=Path, default=None, help="a directory to keep journals and logs in")
     arguments = parser.parse_args()
@@ -34,13 +42,27 @@ def main() -> int:
         directory = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         directory = directory.absolute()
         directory.mkdir(parents=True, exist_ok=True)
-        url = None
+        postgres = redis = None
         if arguments.database == "postgresql":
-            url = stack.enter_context(postgres(directory / "postgres"))
-        plan = Plan(seed=seed, seconds=arguments.minutes * 60, database_url=url, workers=arguments.workers)
-        report = run(plan, directory / "run", lambda line: console.print(line, highlight=False))
-    _show(console, report, arguments.database)
-    _write(report, arguments.database)
+            postgres = stack.enter_context(postgres_server(directory / "postgres"))
+        if arguments.redis is not None:
+            redis = stack.enter_context(_REDIS[arguments.redis](directory / "redis"))
+        plan = Plan(
+            seed=seed,
+            seconds=arguments.minutes * 60,
+            database_url=postgres.url if postgres is not None else None,
+            workers=arguments.workers,
+        )
+        report = run(
+            plan,
+            directory / "run",
+            lambda line: console.print(line, highlight=False),
+            postgres=postgres,
+            redis=redis,
+        )
+    backend = arguments.database + (f"+{arguments.redis}" if arguments.redis is not None else "")
+    _show(console, report, backend)
+    _write(report, backend)
     return 1 if report.verdict.violations else 0
 
 
@@ -62,6 +84,8 @@ def _show(console: Console, report: Report, database: str) -> None:
         ("processes killed", report.killed),
         ("leases recovered", report.recovered),
         ("seconds to drain", report.drain_seconds),
+        ("times the index in Redis was made anew", report.rebuilds),
+        ("… seconds, the slowest", report.rebuild_seconds),
         *sorted(report.deeds.items()),
     ):
         table.add_row(name, str(value))

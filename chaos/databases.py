@@ -48,19 +48,17 @@ class Postgres:
     def cut(self) -> list[int]:
         """End every connection; returns the server processes that this ended."""
         with psycopg.connect(self.url, autocommit=True) as connection:
-            ended = connection.execute(
-                "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> %s",
-                [_HOG],
-            ).fetchall()
-        return [pid for pid, _ in ended]
+            return _cut(connection)
 
     @contextmanager
     def exhausted(self) -> Iterator[int]:
         """Take every connection there is for the time of the block; yields how many that were."""
-        with contextlib.ExitStack() as taken:
+        with (
+            psycopg.connect(self.url, autocommit=True, application_name=_HOG) as first,
+            contextlib.ExitStack() as taken,
+        ):
             held = self._take_all(taken)
-            self.cut()
+            _cut(first)
             held += self._take_all(taken)
             yield held
 
@@ -91,6 +89,15 @@ class Postgres:
         finally:
             self.command("ALTER SYSTEM RESET default_transaction_read_only")
             self.command("SELECT pg_reload_conf()")
+
+
+def _cut(connection: psycopg.Connection) -> list[int]:
+    ended = connection.execute(
+        "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> %s",
+        [_HOG],
+    ).fetchall()
+    return [pid for pid, _ in ended]
 
 
 @contextmanager

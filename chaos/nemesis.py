@@ -4,12 +4,13 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 import psycopg
 
+from chaos.outages import BLOCKING, Outage
 from chaos.receiver import POLITE, Manners, Receiver
 from chaos.service import Role, Service, signal_pid
 
@@ -29,7 +30,7 @@ class Nemesis:
     """Does its deeds one at a time, with pauses between them.
 
     `lease_seconds` is how long leases last, which a stopped process is made to oversleep. `postgres` is the
-    address of the database whose connections may be cut.
+    address of the database whose connections may be cut. `outages` are what may happen to databases and Redis.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Nemesis:
         log: Path,
         lease_seconds: float,
         postgres: str | None = None,
+        outages: Sequence[Outage] = (),
     ) -> None:
         self._service = service
         self._receiver = receiver
@@ -62,6 +64,7 @@ class Nemesis:
         ]
         if postgres is not None:
             self._repertoire.append((2, self.cut_database))
+        self._repertoire += [(weight, self._outage(what, do)) for weight, what, do in outages]
 
     @property
     def counts(self) -> Counter[str]:
@@ -71,7 +74,8 @@ class Nemesis:
     @property
     def workers_lost(self) -> int:
         """How many workers lost what they held: each of them may have delivered what it could not write down."""
-        return sum(len(d.pids) for d in self.deeds if d.what in {"kill worker", "freeze worker", "kill all"})
+        lost = {"kill worker", "freeze worker", "kill all"} | BLOCKING
+        return sum(len(d.pids) for d in self.deeds if d.what in lost)
 
     @property
     def killed(self) -> int:
@@ -143,6 +147,13 @@ class Nemesis:
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             ).fetchall()
         self._note("cut database", [pid for pid, _ in cut])
+
+    def _outage(self, what: str, do: Callable[[], None]) -> Callable[[], None]:
+        def happen() -> None:
+            self._note(what, self._service.pids("work") if what in BLOCKING else [])
+            do()
+
+        return happen
 
     def _strike(self, role: Role, number: signal.Signals, what: str) -> int | None:
         pids = self._service.pids(role)

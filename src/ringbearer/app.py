@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from ringbearer.cache.wire import BellWire
 from ringbearer.delivery.guard import Guard
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
 from ringbearer.domain.keys import Key, digest, generate
-from ringbearer.errors import ConfigurationError, RedisUnavailable
+from ringbearer.errors import ConfigurationError, RedisUnavailable, StoreUnavailable
 from ringbearer.limits.breakers import Breakers
 from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.looper import Looper
@@ -55,6 +56,8 @@ _ORDER_SECONDS = 0.5  # between two exchanges of what the processes know of the 
 _FOLLOW_SECONDS = 0.5  # between two looks at circuits: twice this until all know what one found out
 _SWITCH_SECONDS = 0.001  # a thread that returns from the database gets the interpreter after at most this
 _SHARED_CACHE_SECONDS = 0.25  # what a Redis that hangs may cost a look-up: the store answers in less
+_STORE_SECONDS = 30.0  # that a worker waits for the store at its start
+_STORE_PAUSE = 0.5
 PARENT_PIPE = "RINGBEARER_PARENT_PIPE"
 """Names the descriptor of a pipe that ends when the supervising process does."""
 NODE_ID = "RINGBEARER_NODE_ID"
@@ -278,10 +281,25 @@ def work(settings: Settings) -> None:
     prepare_process(settings)
     services = Services(settings, listen=True)
     try:
-        services.storage.catalog.check_seals()
+        _check_seals(services.storage)
         uvloop.run(_work(services))
     finally:
         services.close()
+
+
+def _check_seals(storage: Storage) -> None:
+    """See that stored secrets can be opened; waits a while for a store that is just starting itself."""
+    deadline = clock.monotonic() + _STORE_SECONDS
+    while True:
+        try:
+            storage.catalog.check_seals()
+        except StoreUnavailable as error:
+            if clock.monotonic() > deadline:
+                raise
+            _log.warning("waiting for the store: %s", error)
+            time.sleep(_STORE_PAUSE)
+        else:
+            return
 
 
 async def _work(services: Services) -> None:
