@@ -25,6 +25,7 @@ from ringbearer.cache.null import NullTier
 from ringbearer.cache.wire import BellWire
 from ringbearer.delivery.guard import Guard
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
+from ringbearer.delivery.tuning import affordable_slots
 from ringbearer.domain.keys import Key, digest, generate
 from ringbearer.errors import ConfigurationError, RedisUnavailable, StoreUnavailable
 from ringbearer.limits.breakers import Breakers
@@ -53,6 +54,8 @@ from ringbearer.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 _ORDER_SECONDS = 0.5  # between two exchanges of what the processes know of the order
+_MEMORY_SECONDS = 1.0
+_TUNE_SECONDS = 60.0
 _FOLLOW_SECONDS = 0.5  # between two looks at circuits: twice this until all know what one found out
 _SWITCH_SECONDS = 0.001  # a thread that returns from the database gets the interpreter after at most this
 _SHARED_CACHE_SECONDS = 0.25  # what a Redis that hangs may cost a look-up: the store answers in less
@@ -87,7 +90,10 @@ class Services:
         self.queue = self._queue()
         self.cache = _cache(settings, self.storage, self.vault, self.telemetry)
         self.breakers = Breakers(
-            table=self.storage.breakers, telemetry=self.telemetry, policy=settings.breaker_policy
+            table=self.storage.breakers,
+            telemetry=self.telemetry,
+            parking=self.storage.ledger.parking,
+            policy=settings.breaker_policy,
         )
         self.monitor = WebhookPerformanceMonitor(
             storage=self.storage, telemetry=self.telemetry, process=self.node_id, peak=self._is_peak
@@ -306,7 +312,8 @@ async def _work(services: Services) -> None:
     """The event loop keeps what is slow and rare; the courier's thread does the work."""
     settings = services.settings
     stopped = asyncio.Event()
-    loop = _loop(services)
+    processor = _processor(services)
+    loop = _loop(services, processor)
     optimizer = services.optimizer(loop)
     warming = asyncio.create_task(services.warm(within=settings.warm_seconds))
 
@@ -329,7 +336,7 @@ async def _work(services: Services) -> None:
         )
     if settings.metrics_port is not None:
         start_http_server(settings.metrics_port, settings.host, registry=services.metrics.registry)
-    signals = ProcessSignals(services.telemetry, _worker_state(loop, settings))
+    signals = ProcessSignals(services.telemetry, _worker_state(loop, processor))
     presence, leadership = (
         services.presence("work", signals),
         services.leadership(HOUSEKEEPING, leading),
@@ -340,8 +347,9 @@ async def _work(services: Services) -> None:
     services.monitor.start()
     presence.start()
     leadership.start()
-    follower = Looper("breakers", services.follow_breakers, interval=_FOLLOW_SECONDS)
-    follower.start()
+    tending = _tending(services, processor)
+    for looper in tending:
+        looper.start()
     await asyncio.wait([warming])
     services.metrics.worker_started()
     thread = _Thread(optimizer.run, asyncio.get_running_loop(), stopped)
@@ -352,34 +360,68 @@ async def _work(services: Services) -> None:
     await services.order.stop()
     await signals.stop()
     thread.join()
-    await follower.stop()
+    await asyncio.gather(*(looper.stop() for looper in tending))
     await services.monitor.stop()
     if thread.error is not None:
         raise thread.error
 
 
-def _worker_state(loop: WorkLoop, settings: Settings) -> Callable[[], dict[str, float]]:
+def _tending(services: Services, processor: HighPerformanceWebhookProcessor) -> list[Looper]:
+    """What keeps a worker's processor in step with the others, and with what it meets."""
+
+    async def watch_memory() -> None:
+        processor.watch_memory()
+        if processor.appetite < 1.0:
+            await processor.optimize_memory_usage()
+
+    async def tune() -> None:
+        await processor.optimize_http_connections()
+        await processor.optimize_retry_backoff_strategies()
+
+    return [
+        Looper("breakers", services.follow_breakers, interval=_FOLLOW_SECONDS),
+        Looper("memory", watch_memory, interval=_MEMORY_SECONDS),
+        Looper("tuner", tune, interval=_TUNE_SECONDS),
+    ]
+
+
+def _worker_state(
+    loop: WorkLoop, processor: HighPerformanceWebhookProcessor
+) -> Callable[[], dict[str, float]]:
     """What only a worker can tell of itself."""
 
     def tell() -> dict[str, float]:
-        return {"slots": settings.slots, "held": loop.held, "draining": float(loop.stopping)}
+        return {
+            "slots": processor.slots,
+            "held": loop.held,
+            "batch": processor.batch,
+            "cpu_share": processor.parallelism.cpu_share,
+            "appetite": processor.appetite,
+            "draining": float(loop.stopping),
+        }
 
     return tell
 
 
-def _loop(services: Services) -> WorkLoop:
+def _processor(services: Services) -> HighPerformanceWebhookProcessor:
     settings = services.settings
-    processor = HighPerformanceWebhookProcessor(
+    return HighPerformanceWebhookProcessor(
         cache=services.cache,
         limiter=DatabaseRateLimiter(services.storage.database),
         breakers=services.breakers,
         telemetry=services.telemetry,
         refuse=services.guard.check_address,
-        slots=settings.slots,
+        slots=affordable_slots(settings.slots, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+        memory_limit=settings.memory_limit * 1024 * 1024,
+        cpu_share=settings.cpu_share,
         ca_file=services.ca_file,
         proxy=services.settings.proxy_url,
         public_url=settings.public_url or "",
     )
+
+
+def _loop(services: Services, processor: HighPerformanceWebhookProcessor) -> WorkLoop:
+    settings = services.settings
     return WorkLoop(
         queue=services.queue,
         processor=processor,
@@ -387,7 +429,6 @@ def _loop(services: Services) -> WorkLoop:
         catalog=services.storage.catalog,
         bell=services.bell,
         telemetry=services.telemetry,
-        slots=settings.slots,
         lease_seconds=settings.lease_seconds,
         grace=settings.stop_grace,
         plan=lambda: services.steering.plan,

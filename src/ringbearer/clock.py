@@ -20,6 +20,11 @@ def monotonic() -> float:
     return time.monotonic()
 
 
+def cpu() -> float:
+    """Seconds of CPU that the calling thread has used."""
+    return time.thread_time()
+
+
 def to_datetime(microseconds: int) -> datetime:
     """The stored time as an aware UTC datetime, exact to the microsecond."""
     return _EPOCH + timedelta(microseconds=microseconds)

@@ -46,6 +46,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """As many as the machine has processors when unset."""
     slots: int = 1024
     """Deliveries that a worker holds at a time."""
+    memory_limit: int = 0
+    """MiB that a worker may use: near it less is claimed, at it nothing; 0 for no limit."""
+    cpu_share: float = 1.0
+    """The part of one core that a worker's sending thread may use."""
     lease_seconds: float = 60.0
     """How long a delivery stays with a worker that gives no sign of life: what its loss costs."""
     admin_key: str | None = None
@@ -231,6 +235,8 @@ def _check(settings: Settings) -> None:
         ("min_workers", 0, 256),
         ("max_workers", 1, 256),
         ("slots", 1, 20_000),
+        ("memory_limit", 0, 1_048_576),
+        ("cpu_share", 0.05, 1),
         ("lease_seconds", 2, 3_600),  # a worker renews its leases each third of it, between two batches
         ("retention_days", 0.01, 36_500),
         ("cache_bytes", 8 * 1024 * 1024, 64 * 1024**3),

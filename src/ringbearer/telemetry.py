@@ -186,6 +186,15 @@ class OwnTrouble(Report, frozen=True):
     error: str
 
 
+class ProcessorTuned(Report, frozen=True):
+    """A worker changed how it works; `what` is parallelism, batch, connections, breaker_pause or memory."""
+
+    what: str
+    before: float
+    after: float
+    reason: str
+
+
 class BreakerMoved(Report, frozen=True):
     """A circuit opened, closed or is being probed: `before` and `after` are closed, open or half_open."""
 

@@ -62,6 +62,7 @@ class Stage:
         grace: float = 10.0,
         ca_file: str | None = None,
         policy: BreakerPolicy | None = None,
+        memory_limit: int = 0,
         queue: Callable[[Queue], Queue] = lambda queue: queue,
         plan: Callable[[], QueuePlan] = QueuePlan,
     ) -> None:
@@ -78,7 +79,12 @@ class Stage:
         self.cache = WebhookCacheManager(catalog=storage.catalog, telemetry=self.telemetry)
         self.cache.refresh()
         self.limiter = WatchedLimiter(DatabaseRateLimiter(storage.database))
-        self.breakers = Breakers(table=storage.breakers, telemetry=self.telemetry, policy=policy)
+        self.breakers = Breakers(
+            table=storage.breakers,
+            telemetry=self.telemetry,
+            parking=storage.ledger.parking,
+            policy=policy,
+        )
         self.processor = HighPerformanceWebhookProcessor(
             cache=self.cache,
             limiter=self.limiter,
@@ -87,6 +93,7 @@ class Stage:
             refuse=Guard(allow_networks=["127.0.0.0/8"]).check_address,
             slots=slots,
             ca_file=ca_file,
+            memory_limit=memory_limit,
         )
         self.worker = WorkLoop(
             queue=self.queue,
@@ -95,7 +102,6 @@ class Stage:
             catalog=storage.catalog,
             bell=bell,
             telemetry=self.telemetry,
-            slots=slots,
             lease_seconds=60.0,
             grace=grace,
             plan=plan,
@@ -105,6 +111,7 @@ class Stage:
         self._stager = threading.Thread(target=self._stage, name="stager")
 
     def __enter__(self) -> Self:
+        self.processor.watch_memory()
         self._stager.start()
         self.thread.start()
         return self

@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 from contract.making import SECRET, admission, counted, shown
 from delivery.stage import LONG, SOON, Stage
 from ringbearer import clock
-from ringbearer.delivery import processor, retry
+from ringbearer.delivery import engine, retry
 from ringbearer.delivery.outcome import Exchange, record
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
 from ringbearer.domain.endpoints import RateLimit
@@ -354,7 +354,7 @@ def test_an_answer_that_cannot_be_judged_does_not_stop_the_others(
             raise RuntimeError("never seen such a thing")
         return retry.judge(exchange, **given)
 
-    monkeypatch.setattr(processor, "judge", judge)
+    monkeypatch.setattr(engine, "judge", judge)
     good, odd = rogues.serve(answers), rogues.serve(says(_status(418), close=False))
     with Stage(storage) as stage:
         (unjudged,) = stage.publish(stage.endpoint(odd.url))
@@ -372,7 +372,7 @@ def test_an_answer_that_cannot_be_stored_does_not_stop_the_others(
             made.response_body = "\ud800"  # UTF-8 has nothing for it
         return made
 
-    monkeypatch.setattr(processor, "record", unstorable)
+    monkeypatch.setattr(engine, "record", unstorable)
     rogue = rogues.serve(_script(OK, _status(203), OK))
     with Stage(storage) as stage:
         deliveries = stage.publish(stage.endpoint(rogue.url), 5)

@@ -51,7 +51,6 @@ def _worker(queue: Queue) -> WorkLoop:
         catalog=nobody,
         bell=nobody,
         telemetry=nobody,
-        slots=1,
         lease_seconds=60,
         grace=1,
     )

@@ -65,6 +65,9 @@ async def set_breaker(
     circuit = await services.store(
         services.storage.breakers.force, endpoint_id, supplier_id, forced, now=clock.now()
     )
+    if circuit.standing == "closed":
+        await services.store(services.storage.ledger.parking.unpark, [endpoint_id], now=clock.now())
+        services.wake()
     return json_answer(_shown(circuit), 200)
 
 

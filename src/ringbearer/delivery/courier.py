@@ -9,7 +9,7 @@ import logging
 import select
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import certifi
 import msgspec
@@ -19,6 +19,7 @@ from ringbearer import clock
 from ringbearer.delivery.handle import Handle, Order, Settings
 from ringbearer.delivery.names import Found, Names, Place
 from ringbearer.delivery.outcome import Exchange
+from ringbearer.delivery.tuning import HostUse
 from ringbearer.delivery.ways import UNKNOWN, take_way
 
 _log = logging.getLogger(__name__)
@@ -85,6 +86,8 @@ class Courier:
         self._single: set[int] = set()  # descriptors of connections that carry one exchange at a time
         self._speaking_http2: set[str] = set()
         self._due: float | None = None
+        self.uses: dict[str, HostUse] = {}
+        """What connections were used for, by URL; whoever reads it empties it."""
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
@@ -235,6 +238,29 @@ class Courier:
                 failed = msgspec.structs.replace(found, failure=type(error).__name__)
                 self._ended.append(_unsent(order, waiting.since, failed))
 
+    def keep_connections(self, number: int) -> None:
+        """Keep at most so many connections open that are not in use."""
+        self._multi.setopt(pycurl.M_MAXCONNECTS, number)
+
+    def close_unused(self, keep: int) -> int:
+        """Close handles that are not in use, but for so many; returns how many that were."""
+        closed = 0
+        while len(self._free) > keep:
+            handle = self._free.pop()
+            del self._all[handle.curl]
+            handle.curl.close()
+            closed += 1
+        return closed
+
+    def place(self, url: str) -> Place:
+        """Where a URL leads."""
+        return self._names.place(url)
+
+    def warm(self, urls: Iterable[str]) -> int:
+        """Look up the names of URLs ahead of the next exchange; returns how many are not known yet."""
+        places = {self._names.place(url) for url in urls}
+        return sum(place.named and self._names.find(place.host) is None for place in places)
+
     def abandon(self) -> list[Order]:
         """Break off everything in flight; returns the orders, whose outcome is unknown."""
         orders = [*self._names.abandon(), *(returned.order for returned in self._ended)]
@@ -321,7 +347,16 @@ class Courier:
             os_errno=int(curl.getinfo(pycurl.OS_ERRNO)) if code == pycurl.E_COULDNT_CONNECT else 0,
             ours=ours,
         )
+        use = self.uses.get(order.url)
+        if use is None:
+            if len(self.uses) >= _MAX_REMEMBERED:
+                self.uses.clear()
+            use = self.uses[order.url] = HostUse()
+        use.exchanges += 1
+        use.connections += not reused
+        use.busy += duration / clock.SECOND
         if slot.headers and slot.headers[0].startswith((b"HTTP/2", b"HTTP/3")):
+            use.http2 += 1
             self._single.discard(curl.getinfo(pycurl.ACTIVESOCKET))
             if len(self._speaking_http2) < _MAX_REMEMBERED:
                 self._speaking_http2.add(order.url)

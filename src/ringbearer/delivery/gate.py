@@ -30,6 +30,12 @@ _FIRST_GUESS = clock.SECOND // 10  # how long an exchange takes, before one has 
 _PROBED_PAUSE = 2.0  # seconds after which to look what became of a probe
 _FORCED_PAUSE = 15.0  # seconds between two looks at a circuit that an operator holds open
 _MOST_PACES = 50_000
+_RETRIES_FULL = "retries have their share in flight"
+_SHARE_FULL = "its endpoint has its share in flight"
+_SUPPLIER_FULL = "its supplier has its share in flight"
+_WINDOW_FULL = "its endpoint takes no more at a time"
+NO_ROOM = frozenset({_RETRIES_FULL, _SHARE_FULL, _SUPPLIER_FULL, _WINDOW_FULL})
+"""Reasons that pass as soon as something under way comes to an end."""
 _AFTER_OPENING = 5.0  # seconds over which those that wait for a circuit come back
 
 
@@ -86,21 +92,19 @@ class Gate:
                 return later(lease, until, "its endpoint's circuit is open")
         retry = lease.attempt - lease.attempt_base > 1
         if retry and self.retrying >= self._retries:
-            return later(lease, self._in_line(pace, self._retries, now), "retries have their share in flight")
+            return later(lease, self._in_line(pace, self._retries, now), _RETRIES_FULL)
         limit = self._slots if self.held < self._slots // 2 else self._share
         window = pace.window
         waiting = 0 if pace.waiting is None else len(pace.waiting)
         room = window.room(endpoint.max_concurrency)
         if window.busy + waiting >= limit:
-            return later(lease, self._in_line(pace, limit, now), "its endpoint has its share in flight")
+            return later(lease, self._in_line(pace, limit, now), _SHARE_FULL)
         if supplier_limit is not None and self._of_supplier[lease.supplier_id] >= supplier_limit:
-            return later(
-                lease, self._in_line(pace, supplier_limit, now), "its supplier has its share in flight"
-            )
+            return later(lease, self._in_line(pace, supplier_limit, now), _SUPPLIER_FULL)
         if room <= 0:
             most = room + window.busy
             if waiting >= _WAITING_PER_WINDOW * most:
-                return later(lease, self._in_line(pace, most, now), "its endpoint takes no more at a time")
+                return later(lease, self._in_line(pace, most, now), _WINDOW_FULL)
             if pace.waiting is None:
                 pace.waiting = deque()
             pace.waiting.append(lease)
@@ -131,7 +135,7 @@ class Gate:
                 continue
             self.held -= len(pace.waiting)
             limit = int(pace.window.limit)
-            reason = "its endpoint takes no more at a time"
+            reason = _WINDOW_FULL
             outcomes += [later(lease, self._in_line(pace, limit, now), reason) for lease in pace.waiting]
             pace.waiting = None
         return outcomes
@@ -177,6 +181,18 @@ class Gate:
         self._of_supplier.clear()
         self.held = self.retrying = 0
 
+    def forget_idle(self) -> int:
+        """Forget endpoints of which nothing is under way, waits or is paused; returns how many."""
+        now = clock.now()
+        idle = [
+            known
+            for known, pace in self._paces.items()
+            if not pace.window.busy and not pace.waiting and pace.paused_until <= now
+        ]
+        for known in idle:
+            del self._paces[known]
+        return len(idle)
+
     def windows(self) -> dict[str, Window]:
         """The window of each endpoint that is known, by its id."""
         return {endpoint_id: pace.window for endpoint_id, pace in self._paces.items()}
@@ -214,10 +230,7 @@ class Gate:
 
     def _new_pace(self, endpoint_id: str) -> Pace:
         if len(self._paces) >= _MOST_PACES:
-            now = clock.now()
-            for known, pace in list(self._paces.items()):
-                if not pace.window.busy and not pace.waiting and pace.paused_until <= now:
-                    del self._paces[known]
+            self.forget_idle()
         pace = self._paces[endpoint_id] = Pace(Window())
         return pace
 

@@ -1,37 +1,87 @@
-"""The processor: a batch of leases goes in, each is loaded, admitted, signed, sent and judged; outcomes come out."""
+"""The processor: the engine that a worker drives, and what its operator, or an application, can ask of it meanwhile."""
 
-import logging
-import random
-from collections import Counter
+import asyncio
+import contextlib
+import ctypes
+import gc
+import resource
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import cast
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self, TypeVar
+
+import msgspec
+import psutil
 
 from ringbearer import clock
 from ringbearer.cache.manager import WebhookCacheManager
-from ringbearer.delivery.courier import Return
-from ringbearer.delivery.gate import Gate, later
-from ringbearer.delivery.outcome import Exchange, Health, health, record
-from ringbearer.delivery.report import attempt_made
-from ringbearer.delivery.retry import judge
-from ringbearer.delivery.routes import Route, Routes
-from ringbearer.delivery.tokens import TokenCourier
-from ringbearer.domain.deliveries import Lease, Outcome, Record, State
-from ringbearer.domain.endpoints import DEFAULT_RETRY_SCHEDULE
-from ringbearer.errors import PayloadFailed, StoreUnavailable
+from ringbearer.delivery import tuning
+from ringbearer.delivery.engine import Engine
+from ringbearer.delivery.gate import NO_ROOM
+from ringbearer.delivery.profiling import profile
+from ringbearer.delivery.tuning import (
+    BatchPoint,
+    BatchProcessingResult,
+    ConnectionOptimization,
+    CpuProfile,
+    HostConnections,
+    HostUse,
+    MemoryOptimization,
+    OptimalBatchSize,
+    Parallelism,
+    ParallelismConfig,
+    ParallelismResult,
+    RetryOptimization,
+)
+from ringbearer.domain.deliveries import Lease, Outcome, State
+from ringbearer.errors import ConfigurationError, InvalidInput
 from ringbearer.limits.base import RateLimiter
 from ringbearer.limits.breakers import Breakers
-from ringbearer.storage.catalog import Subscriptions
-from ringbearer.telemetry import AttemptMade, AttemptsMade, OwnTrouble, Telemetry
+from ringbearer.telemetry import ProcessorTuned, Telemetry
 
-_log = logging.getLogger(__name__)
-_LONGEST_REASON = 200
-_TELL_SECONDS = 10.0  # between two lines of the log about the same trouble
+T = TypeVar("T")
+_DRIVE_SECONDS = 0.2
+_MOST_SLOTS = 20_000
+_LEAST_SHARE = 0.05
+_BURST_SECONDS = 0.05  # of CPU that may be used at once, however small the share
+_LONGEST_PAUSE = 0.2
+_BATCHES = (32, 64, 128, 256, 512, 1_024, 2_048)
+_MEASURE_SECONDS = 2.0
+_SETTLE_SECONDS = 0.5  # before a measurement, for what was begun with the size before
+_MOST_SHOWN = 20
+_SPARE_HANDLES = 64
 
 
-class HighPerformanceWebhookProcessor:
-    """Sends deliveries by libcurl with bounded concurrency. Not thread-safe: one thread owns it.
+class _Batch:
+    """A batch that somebody waits for."""
 
-    `disable` is called, with an endpoint's id and the reason, when a receiver says that it is gone.
+    def __init__(self, leases: Sequence[Lease], heard: Callable[[Outcome], None] | None) -> None:
+        self.todo = deque(leases)
+        self.left = len(leases)
+        self.outcomes: list[Outcome] = []
+        self.most_in_flight = 0
+        self.heard = heard
+        self.done: Future[None] = Future()
+
+    def take(self, outcome: Outcome) -> None:
+        """One of its deliveries came to an end."""
+        self.outcomes.append(outcome)
+        self.left -= 1
+        if self.heard is not None:
+            self.heard(outcome)
+        if not self.left and not self.done.done():
+            self.done.set_result(None)
+
+
+class HighPerformanceWebhookProcessor(Engine):
+    """Sends deliveries by libcurl, and tunes itself while it does.
+
+    A worker drives it from its own thread (`begin`, `poll`, `report`); in an `async with` block it has a thread of
+    its own for that. The async methods may be called from any event loop: each acts on the driving thread, between
+    two of its turns, and returns what it found, decided and changed. `memory_limit` is in bytes, 0 for none;
+    `cpu_share` is the part of one core that the driving thread may use.
     """
 
     def __init__(
@@ -46,298 +96,367 @@ class HighPerformanceWebhookProcessor:
         ca_file: str | None = None,
         proxy: str | None = None,
         public_url: str = "",
+        memory_limit: int = 0,
+        cpu_share: float = 1.0,
     ) -> None:
-        self._cache = cache
-        self._limiter = limiter
-        self._telemetry = telemetry
-        self._courier = TokenCourier(slots=slots, refuse=refuse, ca_file=ca_file, proxy=proxy)
-        self._routes = Routes(public_url=public_url)
-        self._breakers = breakers
-        self._gate = Gate(slots=slots, breakers=breakers)
-        self._attempts: list[AttemptMade] = []
-        self._own_troubles: Counter[str] = Counter()
-        self._last_trouble = ""
-        self._tell_trouble_at = 0.0
-        self._random = random.Random()  # noqa: S311  jitter, not a secret
-        self.gone: dict[str, str] = {}
-        """Endpoints whose receiver said that they are gone, with the reason; whoever reads it empties it."""
+        super().__init__(
+            cache=cache,
+            limiter=limiter,
+            breakers=breakers,
+            telemetry=telemetry,
+            refuse=refuse,
+            slots=slots,
+            ca_file=ca_file,
+            proxy=proxy,
+            public_url=public_url,
+        )
+        self._memory_limit = memory_limit
+        self._process = psutil.Process()
+        self._batches: dict[str, _Batch] = {}
+        self._wishes: deque[Callable[[], None]] = deque()
+        self._thread: threading.Thread | None = None
+        self._driver: int | None = None
+        self._stopping = threading.Event()
+        self._pause = threading.Event()
+        self._cpu_share = cpu_share
+        self._credit = _BURST_SECONDS
+        self._counted: tuple[float, float] | None = None
+        self._looked_at = clock.monotonic()
+        self._ended = 0
+        self._kept = self._slots
+        self.batch = _BATCHES[-1]
+        """How many deliveries are to be claimed at a time, at most."""
+        self.appetite = 1.0
+        """How much of the usual is to be claimed: less than 1 near the memory cap, 0 at it."""
 
-    def __repr__(self) -> str:
-        return f"<HighPerformanceWebhookProcessor with {self._courier!r}>"
+    async def __aenter__(self) -> Self:
+        self._thread = threading.Thread(target=self._drive, name="courier")
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+        self.close()
 
     @property
-    def in_flight(self) -> int:
-        """How many exchanges are under way."""
-        return self._courier.in_flight
+    def slots(self) -> int:
+        """How many deliveries may be in flight."""
+        return self._slots
 
-    def watch(self, descriptor: int) -> None:
-        """Let `poll` end early when this descriptor becomes readable."""
-        self._courier.watch(descriptor)
+    @property
+    def parallelism(self) -> Parallelism:
+        """How much is done at a time."""
+        return Parallelism(slots=self._slots, batch=self.batch, cpu_share=self._cpu_share)
 
-    def unwatch(self, descriptor: int) -> None:
-        """The opposite of `watch`."""
-        self._courier.unwatch(descriptor)
-
-    def begin(self, leases: Sequence[Lease]) -> list[Outcome]:
-        """Load, admit, sign and send a batch; returns the outcomes of those that are not sent.
-
-        Raises StoreUnavailable when endpoints had to be loaded and could not be: then none was sent. One
-        that cannot be prepared at all spends an attempt, and does not stop the others.
-        """
-        try:
-            return self._begin(leases)
-        except StoreUnavailable:
-            raise
-        except Exception as error:  # raised before anything was sent: what comes after is caught one by one
-            if len(leases) == 1:
-                _log.exception("delivery %s could not be prepared", leases[0].delivery_id)
-                return [_unsendable(leases[0], DEFAULT_RETRY_SCHEDULE, error)]
-        return [outcome for lease in leases for outcome in self._begin_alone(lease)]
-
-    def _begin_alone(self, lease: Lease) -> list[Outcome]:
-        try:
-            return self.begin([lease])
-        except StoreUnavailable:  # others of its batch are on their way already
-            return [Outcome(lease=lease, state=State.READY)]
-
-    def _begin(self, leases: Sequence[Lease]) -> list[Outcome]:
-        known = self._subscriptions(leases)
-        now = clock.now()
-        outcomes: list[Outcome] = []
-        admitted: list[tuple[Lease, Route]] = []
-        try:
-            for lease in leases:
-                subscriptions = known[lease.supplier_id]
-                lease.claimed_at = lease.claimed_at or now
-                if subscriptions is not None:
-                    lease.tier = subscriptions.supplier.tier
-                verdict = self._admit(lease, subscriptions, now)
-                if isinstance(verdict, Route):
-                    admitted.append((lease, verdict))
-                elif verdict is not None:
-                    outcomes.append(verdict)
-            admitted = self._within_rate(admitted, outcomes, now)
-            admitted = self._closed_or_probing(admitted, outcomes, now)
-        except BaseException:
-            for lease, _ in admitted:
-                self._gate.withdrawn(lease, now)
-            raise
-        for lease, route in admitted:
-            try:
-                self._courier.submit(route.order(lease, clock.now()))
-            except PayloadFailed as error:
-                self._gate.withdrawn(lease, now)
-                outcomes.append(_unmade(lease, error))
-            except Exception as error:  # one delivery that cannot be put together must not stop the others
-                _log.exception("delivery %s could not be put together", lease.delivery_id)
-                self._gate.withdrawn(lease, now)
-                outcomes.append(_unsendable(lease, route.endpoint.retry_schedule, error))
-        return outcomes + self._gate.stranded(now)
+    # ── driving ─────────────────────────────────────────────────────────────────────────────────────────
 
     def poll(self, timeout: float) -> tuple[list[Outcome], bool]:
-        """Drive what is in flight for at most `timeout` seconds: what became of it, and whether a bell rang."""
-        returns, rang = self._courier.poll(timeout)
-        outcomes = [self._outcome(returned, self._attempts) for returned in returns]
-        again: list[Lease] = []
-        for returned in returns:
-            again += self._gate.next_of(cast(tuple[Lease, Route], returned.order.token)[0].endpoint_id)
-        if again:
-            outcomes += self._begin_waiting(again)
-        return outcomes, rang
+        """Drive what is in flight for at most `timeout` seconds: what became of it, and whether a bell rang.
 
-    def _begin_waiting(self, leases: Sequence[Lease]) -> list[Outcome]:
-        """Begin what waited for its endpoint's window; all that was true of it is looked at again."""
-        try:
-            return self.begin(leases)
-        except StoreUnavailable:
-            return [Outcome(lease=lease, state=State.READY) for lease in leases]
+        Outcomes of batches that somebody waits for go there.
+        """
+        if self._driver is None:
+            self._driver = threading.get_ident()
+        while self._wishes:
+            self._wishes.popleft()()
+        if self._cpu_share < 1.0:
+            self._throttle()
+        outcomes, rang = super().poll(min(timeout, _DRIVE_SECONDS))
+        self._ended += len(outcomes)
+        return (self._sort(outcomes) if self._batches else outcomes), rang
 
-    def put_down(self) -> list[Outcome]:
-        """Give up what was not begun yet; returns the outcomes, which spend no attempt."""
-        return [Outcome(lease=lease, state=State.READY) for lease in self._gate.take_waiting()]
+    def _drive(self) -> None:
+        while not self._stopping.is_set() or self._batches:
+            self.poll(_DRIVE_SECONDS)
+            self.report()
 
-    def report(self) -> None:
-        """Tell telemetry of the tries that came to an end since the last time; call it when they are settled."""
-        if self._attempts:
-            self._telemetry.emit(AttemptsMade(self._attempts, clock.now()))
-            self._attempts = []
-        if self._own_troubles and clock.monotonic() >= self._tell_trouble_at:
-            self._tell_trouble_at = clock.monotonic() + _TELL_SECONDS
-            _log.error("our own name server or proxy fails, not the receivers: %s", self._last_trouble)
-        for what, count in self._own_troubles.items():
-            self._telemetry.emit(OwnTrouble(what, count, self._last_trouble))
-        self._own_troubles.clear()
+    def _sort(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Hand outcomes to the batches that they belong to, and begin more of those; returns all others."""
+        others = []
+        for outcome in outcomes:
+            batch = self._batches.get(outcome.lease.delivery_id)
+            if batch is None:
+                others.append(outcome)
+            else:
+                self._take(batch, outcome)
+        for batch in set(self._batches.values()):
+            self._feed(batch)
+        return others
 
-    def abandon(self) -> list[Lease]:
-        """Break off what is in flight; returns the leases, whose receivers may or may not have seen them."""
-        orders = self._courier.abandon()
-        self._gate.forget_all()
-        return [cast(tuple[Lease, Route], order.token)[0] for order in orders]
+    def _take(self, batch: _Batch, outcome: Outcome) -> None:
+        """What found no room only is begun again by and by; all else has come to its end."""
+        if outcome.reason in NO_ROOM:
+            batch.todo.append(outcome.lease)
+            return
+        self._batches.pop(outcome.lease.delivery_id, None)
+        batch.take(outcome)
+
+    def _feed(self, batch: _Batch) -> None:
+        room = self._slots - self._gate.held
+        if batch.todo and room > 0:
+            leases = [batch.todo.popleft() for _ in range(min(room, len(batch.todo)))]
+            for outcome in self.begin(leases):
+                self._take(batch, outcome)
+        batch.most_in_flight = max(batch.most_in_flight, self.in_flight)
+
+    def _throttle(self) -> None:
+        """Sleep away what was used beyond the share of one core."""
+        now, cpu = clock.monotonic(), clock.cpu()
+        if self._counted is not None:
+            then, used = self._counted
+            earned = (now - then) * self._cpu_share
+            self._credit = min(_BURST_SECONDS, self._credit + earned) - (cpu - used)
+        self._counted = now, cpu
+        if self._credit < 0:
+            self._pause.wait(min(_LONGEST_PAUSE, -self._credit / self._cpu_share))
+
+    async def _there(self, work: Callable[[], T]) -> T:
+        """Do it on the driving thread, between two of its turns; here, when nobody drives."""
+        if self._driver is None and self._thread is None:
+            return work()
+        future: Future[T] = Future()
+
+        def wish() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._wishes.append(wish)
+        return await asyncio.wrap_future(future)
+
+    # ── what can be asked of it ─────────────────────────────────────────────────────────────────────────
+
+    async def process_batch_deliveries(
+        self, deliveries: Sequence[Lease], *, heard: Callable[[Outcome], None] | None = None
+    ) -> BatchProcessingResult:
+        """Sign and send a batch, at most `slots` at a time; `heard` is told of each outcome as it comes.
+
+        Deliveries that may not go out now (an open circuit, a rate limit, a pause) come back with the time at which
+        they may. Raises StoreUnavailable when endpoints have to be loaded and cannot be.
+        """
+        if self._driver is None and self._thread is None:
+            raise ConfigurationError("nobody drives this processor: use it in `async with`, or by a worker")
+        began = clock.monotonic()
+        batch = _Batch(deliveries, heard)
+
+        def begin() -> None:
+            self._batches |= {lease.delivery_id: batch for lease in deliveries}
+            try:
+                self._feed(batch)
+            except BaseException:
+                for lease in deliveries:
+                    self._batches.pop(lease.delivery_id, None)
+                raise
+
+        if deliveries:
+            await self._there(begin)
+            await asyncio.wrap_future(batch.done)
+        states = [outcome.state for outcome in batch.outcomes]
+        tried = [outcome for outcome in batch.outcomes if outcome.record is not None]
+        return BatchProcessingResult(
+            outcomes=batch.outcomes,
+            delivered=states.count(State.DELIVERED),
+            retried=sum(outcome.state is State.SCHEDULED for outcome in tried),
+            dead=states.count(State.DEAD),
+            put_back=len(states) - len(tried),
+            duration=clock.monotonic() - began,
+            most_in_flight=batch.most_in_flight,
+        )
+
+    async def optimize_batch_size(
+        self, throughput_target: float, *, sizes: Sequence[int] = _BATCHES, seconds: float = _MEASURE_SECONDS
+    ) -> OptimalBatchSize:
+        """Find the smallest batch that reaches so many deliveries a second, by trying sizes on live traffic.
+
+        Each size is in force for `seconds`, from the smallest on, until one reaches the target.
+        """
+        before = self.batch
+        curve: list[BatchPoint] = []
+        for size in sorted(sizes):
+            self.batch = size
+            await asyncio.sleep(min(_SETTLE_SECONDS, seconds / 2))
+            since, ended = clock.monotonic(), self._ended
+            await asyncio.sleep(seconds)
+            count = self._ended - ended
+            rate = count / (clock.monotonic() - since)
+            curve.append(BatchPoint(size=size, throughput=rate, deliveries=count))
+            if rate >= throughput_target:
+                break
+        after, reached = tuning.smallest_batch(curve, throughput_target)
+        if not any(point.deliveries for point in curve):
+            after, reason = before, "there was no traffic to measure by"
+        elif reached:
+            reason = f"the smallest size that reached {throughput_target:g} deliveries a second"
+        else:
+            reason = "no size reached the target; this is the smallest within 5 % of the best"
+        self.batch = after
+        self._tell("batch", before, after, reason)
+        return OptimalBatchSize(
+            before=before, after=after, target=throughput_target, reached=reached, curve=curve, reason=reason
+        )
+
+    async def implement_parallel_processing(self, config: ParallelismConfig) -> ParallelismResult:
+        """Change slots, batch size and CPU share while running.
+
+        Slots are bounded by the limit of open files. Fewer slots take effect as exchanges end. Raises InvalidInput.
+        """
+        _check(config)
+        before = self.parallelism
+        reason = "as asked for"
+        slots = config.slots or before.slots
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if (affordable := tuning.affordable_slots(slots, files)) < slots:
+            reason = f"{files} open files allow {affordable} slots; raise the limit with `ulimit -n`"
+            slots = affordable
+
+        def change() -> None:
+            self._slots = slots
+            self._gate.resize(slots)
+            self.batch = config.batch or before.batch
+            self._cpu_share = config.cpu_share or before.cpu_share
+            self._counted, self._credit = None, _BURST_SECONDS
+
+        await self._there(change)
+        self._tell("parallelism", before.slots, slots, reason)
+        return ParallelismResult(before=before, after=self.parallelism, reason=reason)
+
+    async def optimize_http_connections(self) -> ConnectionOptimization:
+        """Keep as many connections as the traffic since the last time needs, and look up names ahead of it."""
+
+        def take() -> tuple[dict[str, HostUse], int]:
+            uses, self._courier.uses = self._courier.uses, {}
+            return uses, self._courier.warm(uses)
+
+        uses, warmed = await self._there(take)
+        now = clock.monotonic()
+        seconds, self._looked_at = now - self._looked_at, now
+        hosts = self._by_host(uses)
+        exchanges = sum(use.exchanges for use in hosts.values())
+        new = sum(use.connections for use in hosts.values())
+        before, after = self._kept, self._kept
+        reason = "no traffic to judge by"
+        if exchanges:
+            after = tuning.connections_to_keep(hosts, seconds, self._slots)
+            reason = f"rate × time of {len(hosts)} hosts, with half as much again"
+            self._kept = after
+            await self._there(lambda: self._courier.keep_connections(after))
+        self._tell("connections", before, after, reason)
+        busiest = sorted(hosts.items(), key=lambda item: -item[1].exchanges)[:_MOST_SHOWN]
+        return ConnectionOptimization(
+            seconds=seconds,
+            exchanges=exchanges,
+            reuse_ratio=1.0 - new / exchanges if exchanges else 0.0,
+            http2_share=sum(use.http2 for use in hosts.values()) / exchanges if exchanges else 0.0,
+            handshakes_saved=exchanges - new,
+            kept_before=before,
+            kept_after=after,
+            warmed=warmed,
+            busiest=[
+                HostConnections(
+                    host=host,
+                    exchanges=use.exchanges,
+                    new_connections=use.connections,
+                    needed=tuning.connections_needed(use, seconds),
+                )
+                for host, use in busiest
+            ],
+            reason=reason,
+        )
+
+    async def optimize_retry_backoff_strategies(self) -> RetryOptimization:
+        """Let a circuit's first pause follow how long endpoints really stay away."""
+        recoveries = list(self._breakers.recoveries)
+        policy = self._breakers.policy
+        pause, reason = tuning.first_pause(recoveries, policy.pause)
+        if pause != policy.pause:
+            self._breakers.policy = msgspec.structs.replace(policy, pause=pause)
+        self._tell("breaker_pause", policy.pause, pause, reason)
+        return RetryOptimization(
+            recoveries=len(recoveries),
+            median_recovery=sorted(recoveries)[len(recoveries) // 2] if recoveries else None,
+            pause_before=policy.pause,
+            pause_after=pause,
+            reason=reason,
+        )
+
+    async def optimize_memory_usage(self) -> MemoryOptimization:
+        """Let go of what is not in use, give memory back to the system, and decide how much may be claimed."""
+        before = self._process.memory_info().rss
+        closed, dropped = await self._there(self._let_go)
+        await asyncio.to_thread(_trim)
+        after = self.watch_memory()
+        if not self._memory_limit:
+            reason = "no memory cap is set"
+        elif self.appetite == 1.0:
+            reason = f"{after / self._memory_limit:.0%} of the cap is in use"
+        else:
+            reason = f"{after / self._memory_limit:.0%} of the cap is in use: less is claimed"
+        self._tell("memory", before, after, reason)
+        return MemoryOptimization(
+            before=before,
+            after=after,
+            limit=self._memory_limit,
+            handles_closed=closed,
+            entries_dropped=dropped,
+            appetite=self.appetite,
+            reason=reason,
+        )
+
+    async def profile_cpu_usage(self, seconds: float = 2.0) -> CpuProfile:
+        """Watch what the driving thread does for so long; costs about 1 % of it meanwhile."""
+        driver = self._driver
+        return await asyncio.to_thread(profile, driver, seconds, lambda: self._ended)
+
+    def watch_memory(self) -> int:
+        """Look how much memory is in use, and set the appetite by it; returns the bytes."""
+        used = int(self._process.memory_info().rss)
+        self.appetite = tuning.appetite(used, self._memory_limit)
+        return used
 
     def close(self) -> None:
-        """Break off everything and close all connections."""
-        self._courier.close()
+        """Break off everything and close all connections; whoever waits for a batch is told."""
+        for batch in set(self._batches.values()):
+            batch.done.cancel()
+        super().close()
 
-    # ── the steps ───────────────────────────────────────────────────────────────────────────────────────
+    def _let_go(self) -> tuple[int, int]:
+        return self._courier.close_unused(self.in_flight + _SPARE_HANDLES), self._gate.forget_idle()
 
-    def _subscriptions(self, leases: Sequence[Lease]) -> dict[str, Subscriptions | None]:
-        """What is known of the batch's suppliers; nobody is turned away on the word of a cache.
+    def _by_host(self, uses: dict[str, HostUse]) -> dict[str, HostUse]:
+        hosts: dict[str, HostUse] = {}
+        for url, use in uses.items():
+            place = self._courier.place(url)
+            whole = hosts.setdefault(f"{place.host}:{place.port}", HostUse())
+            whole.exchanges += use.exchanges
+            whole.connections += use.connections
+            whole.http2 += use.http2
+            whole.busy += use.busy
+        return hosts
 
-        An endpoint that is not there, or disabled, may have been made or enabled a moment ago.
-        """
-        known = self._cache.lookup({lease.supplier_id for lease in leases})
-        doubtful = {
-            lease.supplier_id for lease in leases if not _enabled(known[lease.supplier_id], lease.endpoint_id)
-        }
-        if doubtful:
-            known |= self._cache.lookup(doubtful, fresh=True)
-        return known
-
-    def _admit(self, lease: Lease, subscriptions: Subscriptions | None, now: int) -> Route | Outcome | None:
-        """The route to send it by, the outcome when it is not sent, None when it waits for its endpoint's window."""
-        target = subscriptions.targets.get(lease.endpoint_id) if subscriptions is not None else None
-        if target is None:
-            return Outcome(lease=lease, state=State.CANCELLED, reason="its endpoint was deleted")
-        endpoint = target.endpoint
-        if not endpoint.enabled or endpoint.id in self.gone:
-            reason = endpoint.disabled_reason or self.gone.get(endpoint.id)
-            return Outcome(lease=lease, state=State.HELD, reason=reason)
-        if lease.attempt - lease.attempt_base > len(endpoint.retry_schedule) + 1:
-            return Outcome(lease=lease, state=State.DEAD, reason="its worker was lost on every attempt")
-        verdict = self._gate.admit(lease, endpoint, None, now)
-        if verdict is True:
-            return self._routes.of(target)
-        return None if verdict is False else verdict
-
-    def _within_rate(
-        self, admitted: list[tuple[Lease, Route]], outcomes: list[Outcome], now: int
-    ) -> list[tuple[Lease, Route]]:
-        limits = {
-            r.endpoint.id: r.endpoint.rate_limit for _, r in admitted if r.endpoint.rate_limit is not None
-        }
-        if not limits:
-            return admitted
-        wanted = Counter(lease.endpoint_id for lease, _ in admitted if lease.endpoint_id in limits)
-        times = self._limiter.take({key: (limits[key], wanted[key]) for key in wanted}, now=now)
-        fitting = []
-        for lease, route in admitted:
-            allowed_at = times[lease.endpoint_id].pop(0) if lease.endpoint_id in times else now
-            if allowed_at <= now:
-                fitting.append((lease, route))
-            else:
-                self._gate.withdrawn(lease, now)
-                outcomes.append(later(lease, allowed_at, "its endpoint's rate limit"))
-        return fitting
-
-    def _closed_or_probing(
-        self, admitted: list[tuple[Lease, Route]], outcomes: list[Outcome], now: int
-    ) -> list[tuple[Lease, Route]]:
-        """Of an endpoint whose circuit is open, let at most one through, and only if no other worker does so."""
-        probes: dict[str, str] = {}
-        for lease, _ in admitted:
-            circuit = self._breakers.of(lease.endpoint_id)
-            if circuit is not None and circuit.standing != "closed":
-                probes.setdefault(lease.endpoint_id, lease.delivery_id)
-        if not probes:
-            return admitted
-        taken = self._breakers.take_probes(probes, now=now)
-        fitting = []
-        for lease, route in admitted:
-            probe = probes.get(lease.endpoint_id)
-            if probe is None or (probe == lease.delivery_id and lease.endpoint_id in taken):
-                fitting.append((lease, route))
-            else:
-                self._gate.withdrawn(lease, now)
-                until = now + int((1.0 + self._random.random()) * clock.SECOND)
-                outcomes.append(later(lease, until, "its endpoint is being probed"))
-        return fitting
-
-    def _outcome(self, returned: Return, attempts: list[AttemptMade]) -> Outcome:
-        lease, route = cast(tuple[Lease, Route], returned.order.token)
-        self._note(lease, returned.exchange)
-        try:
-            return self._judge(lease, route, returned, attempts)
-        except Exception as error:  # an answer that we fail to understand must not stop the others
-            _log.exception("the answer to delivery %s could not be judged", lease.delivery_id)
-            return _unsendable(lease, route.endpoint.retry_schedule, error)
-
-    def _note(self, lease: Lease, exchange: Exchange) -> None:
-        """Let the endpoint's window and circuit learn from an exchange."""
-        now = clock.now()
-        state = health(exchange)
-        well = True if state is Health.WELL else None if state is Health.INDIFFERENT else False
-        self._gate.ended(lease, began=exchange.started_at, took=exchange.duration, well=well, now=now)
-        if exchange.ours:
-            self._breakers.give_back(lease.endpoint_id, lease.delivery_id, now=now)
-            self._own_troubles[exchange.ours.partition(":")[0]] += 1
-            self._last_trouble = exchange.ours
-            return
-        self._breakers.called(
-            lease.endpoint_id,
-            lease.supplier_id,
-            lease.delivery_id,
-            failed=state is Health.FAILED or state is Health.UNREACHED,
-            unreached=state is Health.UNREACHED,
-            now=now,
-        )
-
-    def _judge(self, lease: Lease, route: Route, returned: Return, attempts: list[AttemptMade]) -> Outcome:
-        exchange = returned.exchange
-        endpoint = route.endpoint
-        verdict = judge(
-            exchange,
-            attempt=lease.attempt - lease.attempt_base,
-            schedule=endpoint.retry_schedule,
-            now=clock.now(),
-            random=self._random.random(),
-        )
-        if verdict.disable:
-            self.gone[endpoint.id] = verdict.reason or "the receiver says that it is gone"
-        if verdict.slow_until is not None:
-            self._gate.pause(endpoint.id, verdict.slow_until)
-        if not verdict.spent:
-            return later(lease, verdict.due_at or 0, f"{verdict.reason} ({exchange.ours})"[:_LONGEST_REASON])
-        written = record(exchange)
-        attempts.append(attempt_made(lease, returned, verdict.state, written.error))
-        return Outcome(
-            lease=lease,
-            state=verdict.state,
-            due_at=verdict.due_at,
-            record=written,
-            reason=verdict.reason,
-        )
+    def _tell(self, what: str, before: float, after: float, reason: str) -> None:
+        if before != after:
+            self._telemetry.emit(ProcessorTuned(what, before, after, reason))
 
 
-def _unsendable(lease: Lease, schedule: Sequence[float], error: Exception) -> Outcome:
-    number = lease.attempt - lease.attempt_base
-    now = clock.now()
-    made = Record(
-        started_at=now,
-        duration=0,
-        status_code=None,
-        error=f"internal_error: the request or its answer could not be handled ({type(error).__name__})",
-        response_body=None,
-        response_headers=None,
-    )
-    if number > len(schedule):
-        return Outcome(lease=lease, state=State.DEAD, record=made, reason="internal error")
-    due = now + int(schedule[number - 1] * clock.SECOND)
-    return Outcome(lease=lease, state=State.SCHEDULED, due_at=due, record=made, reason="internal error")
+def _check(config: ParallelismConfig) -> None:
+    problems = []
+    if config.slots is not None and not 1 <= config.slots <= _MOST_SLOTS:
+        problems.append(("/slots", f"expected a number from 1 to {_MOST_SLOTS}"))
+    if config.batch is not None and not 1 <= config.batch <= _MOST_SLOTS:
+        problems.append(("/batch", f"expected a number from 1 to {_MOST_SLOTS}"))
+    if config.cpu_share is not None and not _LEAST_SHARE <= config.cpu_share <= 1:
+        problems.append(("/cpu_share", f"expected a part from {_LEAST_SHARE} to 1"))
+    if problems:
+        raise InvalidInput("a worker cannot work like that", problems)
 
 
-def _unmade(lease: Lease, error: PayloadFailed) -> Outcome:
-    """Dead at once, as when the address is refused: no retry mends an endpoint's configuration."""
-    made = Record(
-        started_at=clock.now(),
-        duration=0,
-        status_code=None,
-        error=f"payload_failed: {error}",
-        response_body=None,
-        response_headers=None,
-    )
-    return Outcome(lease=lease, state=State.DEAD, record=made, reason=made.error)
-
-
-def _enabled(subscriptions: Subscriptions | None, endpoint_id: str) -> bool:
-    target = subscriptions.targets.get(endpoint_id) if subscriptions is not None else None
-    return target is not None and target.endpoint.enabled
+def _trim() -> None:
+    """Collect cycles, and give free pages back to the system, where the C library can (glibc)."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -2,7 +2,8 @@
 
 import random
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Sequence
 
 import msgspec
 
@@ -10,12 +11,16 @@ from ringbearer import clock
 from ringbearer.domain.breakers import Circuit
 from ringbearer.limits.breaker import BreakerPolicy, Calls, closed, note, opened
 from ringbearer.storage.breakers import BreakerTable
+from ringbearer.storage.parking import Park, Parking
 from ringbearer.telemetry import BreakerMoved, Telemetry
 
 _PROBE_SECONDS = (
     40.0  # the longest exchange takes 30; then the probe of a worker that died is given to another
 )
 _GIVEN_BACK_SECONDS = 1.0
+_PARKED_SECONDS = 0.2  # between two deliveries that come back to an endpoint whose circuit may close by then
+_OPEN = "its endpoint's circuit is open"
+_MOST_RECOVERIES = 200
 _MOST_CALLS = 50_000  # endpoints whose latest calls are remembered; those without a failure never are
 
 
@@ -28,9 +33,17 @@ class Breakers:
     """
 
     def __init__(
-        self, *, table: BreakerTable, telemetry: Telemetry, policy: BreakerPolicy | None = None
+        self,
+        *,
+        table: BreakerTable,
+        telemetry: Telemetry,
+        parking: Parking | None = None,
+        policy: BreakerPolicy | None = None,
     ) -> None:
         self._table = table
+        self._parking = parking
+        self.recoveries: deque[float] = deque(maxlen=_MOST_RECOVERIES)
+        """Seconds for which circuits that closed lately had been open."""
         self._telemetry = telemetry
         self._policy = policy or BreakerPolicy()
         self._circuits: dict[str, Circuit] = {}
@@ -43,6 +56,15 @@ class Breakers:
 
     def __repr__(self) -> str:
         return f"<Breakers with {len(self._circuits)} circuits known, {len(self._moved)} to write down>"
+
+    @property
+    def policy(self) -> BreakerPolicy:
+        """When circuits open, and for how long."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: BreakerPolicy) -> None:
+        self._policy = policy
 
     # ── the courier's thread ────────────────────────────────────────────────────────────────────────────
 
@@ -112,6 +134,7 @@ class Breakers:
         if failed:
             self._open(circuit, f"its probe failed; {circuit.reason or 'it was open'}"[:200], now)
         else:
+            self.recoveries.append((now - circuit.since) / clock.SECOND)
             self._move(circuit, closed(circuit, now=now))
 
     def _open(self, circuit: Circuit, reason: str, now: int) -> None:
@@ -146,6 +169,7 @@ class Breakers:
             for endpoint_id in changed:
                 before, after = moved[endpoint_id]
                 self._tell(before, after)
+            self._park([moved[endpoint_id][1] for endpoint_id in changed])
         rows = self._table.since(self._version)
         with self._lock:
             for row in rows:
@@ -157,6 +181,17 @@ class Breakers:
                     after = msgspec.structs.replace(again[1], version=row.version)
                     self._moved[row.endpoint_id] = (again[0], after)
         return len(rows)
+
+    def _park(self, circuits: Sequence[Circuit]) -> None:
+        """Move what waits for open circuits out of the workers' way, and let it come back when they close."""
+        if self._parking is None:
+            return
+        now = clock.now()
+        spacing = int(_PARKED_SECONDS * clock.SECOND)
+        self._parking.park(
+            [Park(c.endpoint_id, c.probe_at, spacing, _OPEN) for c in circuits if c.state == "open"], now=now
+        )
+        self._parking.unpark([c.endpoint_id for c in circuits if c.state == "closed"], now=now)
 
     def forget_closed(self, *, before: int) -> None:
         """Forget circuits that have been closed since a stored time, as the store does."""

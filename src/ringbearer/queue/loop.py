@@ -36,6 +36,18 @@ class Processor(Protocol):
         """How many exchanges are under way."""
 
     @property
+    def slots(self) -> int:
+        """How many deliveries it can hold at a time."""
+
+    @property
+    def batch(self) -> int:
+        """How many it wants to be given at a time, at most."""
+
+    @property
+    def appetite(self) -> float:
+        """How much of the usual it wants, from 1 to 0."""
+
+    @property
     def gone(self) -> dict[str, str]:
         """Endpoints whose receiver said that they are gone, with the reason; whoever reads it empties it."""
 
@@ -67,8 +79,8 @@ class Processor(Protocol):
 class WorkLoop:
     """Runs until it is stopped; then finishes what is in flight within a grace time and releases the rest.
 
-    `slots` bounds what it holds at any time: in flight, or finished and not yet settled. It renews its leases;
-    those of a worker that died return after `lease_seconds`. `plan` is asked before each claim.
+    The slots of its processor bound what it holds at any time: in flight, or finished and not yet settled. It renews
+    its leases; those of a worker that died return after `lease_seconds`. `plan` is asked before each claim.
     """
 
     def __init__(
@@ -80,7 +92,6 @@ class WorkLoop:
         catalog: Catalog,
         bell: Bell,
         telemetry: Telemetry,
-        slots: int,
         lease_seconds: float,
         grace: float,
         plan: Callable[[], QueuePlan] = QueuePlan,
@@ -93,7 +104,6 @@ class WorkLoop:
         self._catalog = catalog
         self._bell = bell
         self._telemetry = telemetry
-        self._slots = slots
         self._lease = int(lease_seconds * clock.SECOND)
         self._extend_seconds = lease_seconds / _EXTENDS_PER_LEASE
         self._grace = grace
@@ -112,12 +122,12 @@ class WorkLoop:
         self._next_extend = clock.monotonic() + self._extend_seconds
 
     def __repr__(self) -> str:
-        return f"<WorkLoop {self.id} holding {len(self._held)} of {self._slots}>"
+        return f"<WorkLoop {self.id} holding {len(self._held)} of {self.slots}>"
 
     @property
     def slots(self) -> int:
         """How many deliveries it may hold."""
-        return self._slots
+        return self._processor.slots
 
     @property
     def held(self) -> int:
@@ -139,7 +149,7 @@ class WorkLoop:
 
     def run(self) -> None:
         """Work until stopped."""
-        _log.info("worker started", extra={"worker": self.id, "slots": self._slots})
+        _log.info("worker started", extra={"worker": self.id, "slots": self._processor.slots})
         self._waker, woken = socket.socketpair()
         self._waker.setblocking(False)
         try:
@@ -218,14 +228,16 @@ class WorkLoop:
         of endpoints that are slow, say: it is filled in smaller steps, since much of what comes then may have to be
         put back.
         """
-        held, ahead = len(self._held), int(self._slots * self._plan.prefetch)
+        held, slots = len(self._held), self.slots
+        ahead, batch = int(slots * self._plan.prefetch), min(self._plan.batch_size, self._processor.batch)
+        batch = int(batch * self._processor.appetite)
         if most is not None:
-            return min(most, self._slots - held, self._plan.batch_size)
+            return min(most, slots - held, batch)
         if held < ahead:
             room = ahead - held
-            return min(room, self._plan.batch_size) if room * 4 >= ahead else 0
-        step = max(1, self._slots // 8)
-        return min(step, self._plan.batch_size) if self._slots - held >= step else 0
+            return min(room, batch) if room * 4 >= ahead else 0
+        step = max(1, slots // 8)
+        return min(step, batch) if slots - held >= step else 0
 
     def _patience(self, now: float, most: int | None = None) -> float:
         """How long nothing but an exchange or a ring need end the wait."""
@@ -314,7 +326,7 @@ class WorkLoop:
         """Forget the outcomes at the head of the line, which were written down."""
         del self._unsettled[: len(batch)]
         self._next_settle = 0.0
-        if len(self._held) == self._slots:
+        if len(self._held) >= self._processor.slots:
             self._hungry = True
         for outcome in batch:
             lease = outcome.lease

@@ -1,0 +1,344 @@
+"""The engine: a batch of leases goes in, each is loaded, admitted, signed, sent and judged; outcomes come out."""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from ringbearer import clock
+from ringbearer.cache.manager import WebhookCacheManager
+from ringbearer.delivery.courier import Return
+from ringbearer.delivery.gate import Gate, later
+from ringbearer.delivery.outcome import Exchange, Health, health, record
+from ringbearer.delivery.report import attempt_made
+from ringbearer.delivery.retry import judge
+from ringbearer.delivery.routes import Route, Routes
+from ringbearer.delivery.tokens import TokenCourier
+from ringbearer.domain.deliveries import Lease, Outcome, Record, State
+from ringbearer.domain.endpoints import DEFAULT_RETRY_SCHEDULE
+from ringbearer.errors import PayloadFailed, StoreUnavailable
+from ringbearer.limits.base import RateLimiter
+from ringbearer.limits.breakers import Breakers
+from ringbearer.storage.catalog import Subscriptions
+from ringbearer.telemetry import AttemptMade, AttemptsMade, OwnTrouble, Telemetry
+
+_log = logging.getLogger(__name__)
+_LONGEST_REASON = 200
+_TELL_SECONDS = 10.0  # between two lines of the log about the same trouble
+
+
+class Engine:
+    """Sends deliveries by libcurl with bounded concurrency. Not thread-safe: one thread owns it.
+
+    `disable` is called, with an endpoint's id and the reason, when a receiver says that it is gone.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: WebhookCacheManager,
+        limiter: RateLimiter,
+        breakers: Breakers,
+        telemetry: Telemetry,
+        refuse: Callable[[str], str | None],
+        slots: int,
+        ca_file: str | None = None,
+        proxy: str | None = None,
+        public_url: str = "",
+    ) -> None:
+        self._cache = cache
+        self._limiter = limiter
+        self._telemetry = telemetry
+        self._courier = TokenCourier(slots=slots, refuse=refuse, ca_file=ca_file, proxy=proxy)
+        self._routes = Routes(public_url=public_url)
+        self._breakers = breakers
+        self._gate = Gate(slots=slots, breakers=breakers)
+        self._attempts: list[AttemptMade] = []
+        self._own_troubles: Counter[str] = Counter()
+        self._last_trouble = ""
+        self._tell_trouble_at = 0.0
+        self._slots = slots
+        self._random = random.Random()  # noqa: S311  jitter, not a secret
+        self.gone: dict[str, str] = {}
+        """Endpoints whose receiver said that they are gone, with the reason; whoever reads it empties it."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} with {self._courier!r} and {self._gate!r}>"
+
+    @property
+    def in_flight(self) -> int:
+        """How many exchanges are under way."""
+        return self._courier.in_flight
+
+    def watch(self, descriptor: int) -> None:
+        """Let `poll` end early when this descriptor becomes readable."""
+        self._courier.watch(descriptor)
+
+    def unwatch(self, descriptor: int) -> None:
+        """The opposite of `watch`."""
+        self._courier.unwatch(descriptor)
+
+    def begin(self, leases: Sequence[Lease]) -> list[Outcome]:
+        """Load, admit, sign and send a batch; returns the outcomes of those that are not sent.
+
+        Raises StoreUnavailable when endpoints had to be loaded and could not be: then none was sent. One
+        that cannot be prepared at all spends an attempt, and does not stop the others.
+        """
+        try:
+            return self._begin(leases)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # raised before anything was sent: what comes after is caught one by one
+            if len(leases) == 1:
+                _log.exception("delivery %s could not be prepared", leases[0].delivery_id)
+                return [_unsendable(leases[0], DEFAULT_RETRY_SCHEDULE, error)]
+        return [outcome for lease in leases for outcome in self._begin_alone(lease)]
+
+    def _begin_alone(self, lease: Lease) -> list[Outcome]:
+        try:
+            return self.begin([lease])
+        except StoreUnavailable:  # others of its batch are on their way already
+            return [Outcome(lease=lease, state=State.READY)]
+
+    def _begin(self, leases: Sequence[Lease]) -> list[Outcome]:
+        known = self._subscriptions(leases)
+        now = clock.now()
+        outcomes: list[Outcome] = []
+        admitted: list[tuple[Lease, Route]] = []
+        try:
+            for lease in leases:
+                subscriptions = known[lease.supplier_id]
+                lease.claimed_at = lease.claimed_at or now
+                if subscriptions is not None:
+                    lease.tier = subscriptions.supplier.tier
+                verdict = self._admit(lease, subscriptions, now)
+                if isinstance(verdict, Route):
+                    admitted.append((lease, verdict))
+                elif verdict is not None:
+                    outcomes.append(verdict)
+            admitted = self._within_rate(admitted, outcomes, now)
+            admitted = self._closed_or_probing(admitted, outcomes, now)
+        except BaseException:
+            for lease, _ in admitted:
+                self._gate.withdrawn(lease, now)
+            raise
+        for lease, route in admitted:
+            try:
+                self._courier.submit(route.order(lease, clock.now()))
+            except PayloadFailed as error:
+                self._gate.withdrawn(lease, now)
+                outcomes.append(_unmade(lease, error))
+            except Exception as error:  # one delivery that cannot be put together must not stop the others
+                _log.exception("delivery %s could not be put together", lease.delivery_id)
+                self._gate.withdrawn(lease, now)
+                outcomes.append(_unsendable(lease, route.endpoint.retry_schedule, error))
+        return outcomes + self._gate.stranded(now)
+
+    def poll(self, timeout: float) -> tuple[list[Outcome], bool]:
+        """Drive what is in flight for at most `timeout` seconds: what became of it, and whether a bell rang."""
+        returns, rang = self._courier.poll(timeout)
+        outcomes = [self._outcome(returned, self._attempts) for returned in returns]
+        again: list[Lease] = []
+        for returned in returns:
+            again += self._gate.next_of(cast(tuple[Lease, Route], returned.order.token)[0].endpoint_id)
+        if again:
+            outcomes += self._begin_waiting(again)
+        return outcomes, rang
+
+    def _begin_waiting(self, leases: Sequence[Lease]) -> list[Outcome]:
+        """Begin what waited for its endpoint's window; all that was true of it is looked at again."""
+        try:
+            return self.begin(leases)
+        except StoreUnavailable:
+            return [Outcome(lease=lease, state=State.READY) for lease in leases]
+
+    def put_down(self) -> list[Outcome]:
+        """Give up what was not begun yet; returns the outcomes, which spend no attempt."""
+        return [Outcome(lease=lease, state=State.READY) for lease in self._gate.take_waiting()]
+
+    def report(self) -> None:
+        """Tell telemetry of the tries that came to an end since the last time; call it when they are settled."""
+        if self._attempts:
+            self._telemetry.emit(AttemptsMade(self._attempts, clock.now()))
+            self._attempts = []
+        if self._own_troubles and clock.monotonic() >= self._tell_trouble_at:
+            self._tell_trouble_at = clock.monotonic() + _TELL_SECONDS
+            _log.error("our own name server or proxy fails, not the receivers: %s", self._last_trouble)
+        for what, count in self._own_troubles.items():
+            self._telemetry.emit(OwnTrouble(what, count, self._last_trouble))
+        self._own_troubles.clear()
+
+    def abandon(self) -> list[Lease]:
+        """Break off what is in flight; returns the leases, whose receivers may or may not have seen them."""
+        orders = self._courier.abandon()
+        self._gate.forget_all()
+        return [cast(tuple[Lease, Route], order.token)[0] for order in orders]
+
+    def close(self) -> None:
+        """Break off everything and close all connections."""
+        self._courier.close()
+
+    # ── the steps ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _subscriptions(self, leases: Sequence[Lease]) -> dict[str, Subscriptions | None]:
+        """What is known of the batch's suppliers; nobody is turned away on the word of a cache.
+
+        An endpoint that is not there, or disabled, may have been made or enabled a moment ago.
+        """
+        known = self._cache.lookup({lease.supplier_id for lease in leases})
+        doubtful = {
+            lease.supplier_id for lease in leases if not _enabled(known[lease.supplier_id], lease.endpoint_id)
+        }
+        if doubtful:
+            known |= self._cache.lookup(doubtful, fresh=True)
+        return known
+
+    def _admit(self, lease: Lease, subscriptions: Subscriptions | None, now: int) -> Route | Outcome | None:
+        """The route to send it by, the outcome when it is not sent, None when it waits for its endpoint's window."""
+        target = subscriptions.targets.get(lease.endpoint_id) if subscriptions is not None else None
+        if target is None:
+            return Outcome(lease=lease, state=State.CANCELLED, reason="its endpoint was deleted")
+        endpoint = target.endpoint
+        if not endpoint.enabled or endpoint.id in self.gone:
+            reason = endpoint.disabled_reason or self.gone.get(endpoint.id)
+            return Outcome(lease=lease, state=State.HELD, reason=reason)
+        if lease.attempt - lease.attempt_base > len(endpoint.retry_schedule) + 1:
+            return Outcome(lease=lease, state=State.DEAD, reason="its worker was lost on every attempt")
+        verdict = self._gate.admit(lease, endpoint, None, now)
+        if verdict is True:
+            return self._routes.of(target)
+        return None if verdict is False else verdict
+
+    def _within_rate(
+        self, admitted: list[tuple[Lease, Route]], outcomes: list[Outcome], now: int
+    ) -> list[tuple[Lease, Route]]:
+        limits = {
+            r.endpoint.id: r.endpoint.rate_limit for _, r in admitted if r.endpoint.rate_limit is not None
+        }
+        if not limits:
+            return admitted
+        wanted = Counter(lease.endpoint_id for lease, _ in admitted if lease.endpoint_id in limits)
+        times = self._limiter.take({key: (limits[key], wanted[key]) for key in wanted}, now=now)
+        fitting = []
+        for lease, route in admitted:
+            allowed_at = times[lease.endpoint_id].pop(0) if lease.endpoint_id in times else now
+            if allowed_at <= now:
+                fitting.append((lease, route))
+            else:
+                self._gate.withdrawn(lease, now)
+                outcomes.append(later(lease, allowed_at, "its endpoint's rate limit"))
+        return fitting
+
+    def _closed_or_probing(
+        self, admitted: list[tuple[Lease, Route]], outcomes: list[Outcome], now: int
+    ) -> list[tuple[Lease, Route]]:
+        """Of an endpoint whose circuit is open, let at most one through, and only if no other worker does so."""
+        probes: dict[str, str] = {}
+        for lease, _ in admitted:
+            circuit = self._breakers.of(lease.endpoint_id)
+            if circuit is not None and circuit.standing != "closed":
+                probes.setdefault(lease.endpoint_id, lease.delivery_id)
+        if not probes:
+            return admitted
+        taken = self._breakers.take_probes(probes, now=now)
+        fitting = []
+        for lease, route in admitted:
+            probe = probes.get(lease.endpoint_id)
+            if probe is None or (probe == lease.delivery_id and lease.endpoint_id in taken):
+                fitting.append((lease, route))
+            else:
+                self._gate.withdrawn(lease, now)
+                until = now + int((1.0 + self._random.random()) * clock.SECOND)
+                outcomes.append(later(lease, until, "its endpoint is being probed"))
+        return fitting
+
+    def _outcome(self, returned: Return, attempts: list[AttemptMade]) -> Outcome:
+        lease, route = cast(tuple[Lease, Route], returned.order.token)
+        self._note(lease, returned.exchange)
+        try:
+            return self._judge(lease, route, returned, attempts)
+        except Exception as error:  # an answer that we fail to understand must not stop the others
+            _log.exception("the answer to delivery %s could not be judged", lease.delivery_id)
+            return _unsendable(lease, route.endpoint.retry_schedule, error)
+
+    def _note(self, lease: Lease, exchange: Exchange) -> None:
+        """Let the endpoint's window and circuit learn from an exchange."""
+        now = clock.now()
+        state = health(exchange)
+        well = True if state is Health.WELL else None if state is Health.INDIFFERENT else False
+        self._gate.ended(lease, began=exchange.started_at, took=exchange.duration, well=well, now=now)
+        if exchange.ours:
+            self._breakers.give_back(lease.endpoint_id, lease.delivery_id, now=now)
+            self._own_troubles[exchange.ours.partition(":")[0]] += 1
+            self._last_trouble = exchange.ours
+            return
+        self._breakers.called(
+            lease.endpoint_id,
+            lease.supplier_id,
+            lease.delivery_id,
+            failed=state is Health.FAILED or state is Health.UNREACHED,
+            unreached=state is Health.UNREACHED,
+            now=now,
+        )
+
+    def _judge(self, lease: Lease, route: Route, returned: Return, attempts: list[AttemptMade]) -> Outcome:
+        exchange = returned.exchange
+        endpoint = route.endpoint
+        verdict = judge(
+            exchange,
+            attempt=lease.attempt - lease.attempt_base,
+            schedule=endpoint.retry_schedule,
+            now=clock.now(),
+            random=self._random.random(),
+        )
+        if verdict.disable:
+            self.gone[endpoint.id] = verdict.reason or "the receiver says that it is gone"
+        if verdict.slow_until is not None:
+            self._gate.pause(endpoint.id, verdict.slow_until)
+        if not verdict.spent:
+            return later(lease, verdict.due_at or 0, f"{verdict.reason} ({exchange.ours})"[:_LONGEST_REASON])
+        written = record(exchange)
+        attempts.append(attempt_made(lease, returned, verdict.state, written.error))
+        return Outcome(
+            lease=lease,
+            state=verdict.state,
+            due_at=verdict.due_at,
+            record=written,
+            reason=verdict.reason,
+        )
+
+
+def _unsendable(lease: Lease, schedule: Sequence[float], error: Exception) -> Outcome:
+    number = lease.attempt - lease.attempt_base
+    now = clock.now()
+    made = Record(
+        started_at=now,
+        duration=0,
+        status_code=None,
+        error=f"internal_error: the request or its answer could not be handled ({type(error).__name__})",
+        response_body=None,
+        response_headers=None,
+    )
+    if number > len(schedule):
+        return Outcome(lease=lease, state=State.DEAD, record=made, reason="internal error")
+    due = now + int(schedule[number - 1] * clock.SECOND)
+    return Outcome(lease=lease, state=State.SCHEDULED, due_at=due, record=made, reason="internal error")
+
+
+def _unmade(lease: Lease, error: PayloadFailed) -> Outcome:
+    """Dead at once, as when the address is refused: no retry mends an endpoint's configuration."""
+    made = Record(
+        started_at=clock.now(),
+        duration=0,
+        status_code=None,
+        error=f"payload_failed: {error}",
+        response_body=None,
+        response_headers=None,
+    )
+    return Outcome(lease=lease, state=State.DEAD, record=made, reason=made.error)
+
+
+def _enabled(subscriptions: Subscriptions | None, endpoint_id: str) -> bool:
+    target = subscriptions.targets.get(endpoint_id) if subscriptions is not None else None
+    return target is not None and target.endpoint.enabled
