@@ -138,10 +138,8 @@ class Season:
         return min(self._warmings(moment, days=8), default=None)
 
     def rehearse(self, day: date) -> list[RehearsedHour]:
-        """What would happen on a day of the plan's first time zone, hour by hour; nothing is done."""
-        if self.plan is None:
-            raise InvalidInput("there is no season plan to rehearse; set one first")
-        name = self.plan.timezones[0]
+        """What would happen on a day of the plan's first time zone (UTC without one), hour by hour; nothing is done."""
+        name = self.plan.timezones[0] if self.plan is not None else "UTC"
         end = midnight(day + timedelta(days=1), name)
         starts = [
             start

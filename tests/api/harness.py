@@ -23,6 +23,10 @@ from ringbearer.domain.deliveries import Attempt, Outcome, Record, State
 from ringbearer.domain.endpoints import Target
 from ringbearer.domain.keys import Key
 from ringbearer.monitor.monitor import WebhookPerformanceMonitor
+from ringbearer.queue.bell import SocketBell
+from ringbearer.queue.database import DatabaseQueue
+from ringbearer.queue.optimizer import WebhookQueueOptimizer
+from ringbearer.queue.steering import Steering
 from ringbearer.scaling.manager import WebhookScalingManager
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.ledger import Admission
@@ -106,6 +110,7 @@ class Api:
         self.monitor = WebhookPerformanceMonitor(
             storage=self.storage, telemetry=self.telemetry, process="api"
         )
+        self.bell = SocketBell(directory / "run", listen=False)
         self.cache = WebhookCacheManager(catalog=self.storage.catalog, heat=self.storage.heat)
         self.services = ApiServices(
             storage=self.storage,
@@ -115,6 +120,15 @@ class Api:
             tester=self._test,
             reconcile=self._reconcile,
             scaler=WebhookScalingManager(storage=self.storage),
+            optimizer=WebhookQueueOptimizer(
+                queue=DatabaseQueue(self.storage.ledger, self.bell),
+                ledger=self.storage.ledger,
+                nodes=self.storage.nodes,
+                steering=Steering(
+                    plans=self.storage.plans, ledger=self.storage.ledger, telemetry=self.telemetry
+                ),
+                telemetry=self.telemetry,
+            ),
             cache=self.cache,
             invalidate=self.invalidated.append,
             wake=self._wake,
@@ -133,6 +147,7 @@ class Api:
             client.close()
         self._serving.application = None
         self.cache.close()
+        self.bell.close()
         self.storage.close()
 
     async def _test(self, target: Target) -> Attempt:

@@ -42,6 +42,9 @@ ADMIN_ONLY = {
     "setBreaker",
     "optimizeCache",
     "warmCache",
+    "putQueue",
+    "putPriorities",
+    "putSeason",
     "putSupplier",
     "deleteSupplier",
     "createKey",
@@ -57,6 +60,11 @@ ADMIN_ONLY = {
     "testAlertChannel",
 }
 OPERATORS_ONLY = {
+    "getQueue",
+    "getPriorities",
+    "getSeason",
+    "rehearseSeason",
+    "getCalendar",
     "getQueueTimes",
     "getThroughput",
     "getErrors",

@@ -91,9 +91,10 @@ def test_a_rehearsed_day_has_the_hours_that_it_has(day: date, hours: int) -> Non
     assert {hour.local[:10] for hour in rehearsed} == {day.isoformat()}
 
 
-def test_there_is_nothing_to_rehearse_without_a_plan() -> None:
-    with pytest.raises(InvalidInput, match="no season plan"):
-        Season().rehearse(date(2027, 6, 19))
+def test_without_a_plan_a_rehearsal_shows_that_nothing_happens() -> None:
+    hours = Season().rehearse(date(2027, 6, 19))
+    assert len(hours) == 24
+    assert all(hour.state == SeasonState() and not hour.changes and not hour.warm for hour in hours)
 
 
 @given(moments)

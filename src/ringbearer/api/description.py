@@ -29,6 +29,7 @@ _TAGS = {
     "Cache": "The cache of suppliers and endpoints in the process that answers.",
     "Alerts": "What is, or was, wrong; who is told of it, and how.",
     "Keys": "API keys and what each may do.",
+    "Order": "Which delivery is next: lanes, rules, the season and its peaks.",
     "Scaling": "How many workers there shall be, and why.",
     "Service": "How the service does, and what it offers.",
 }

@@ -21,6 +21,7 @@ from ringbearer.api.events import EventDetail
 from ringbearer.api.figures import FiguresAnswer, FiguresQuery, LevelsQuery, WindowQuery
 from ringbearer.api.ingest import BatchAnswer
 from ringbearer.api.keys import KeyWithText, NewKey
+from ringbearer.api.order import Peaks, PeaksQuery, Priorities, Rehearsal, RehearsalQuery, SeasonAnswer
 from ringbearer.api.reading import Nothing, PageQuery
 from ringbearer.api.scaling import ForecastQuery, Scaling, ScalingChange
 from ringbearer.api.shapes import ShapeBody, ShapesQuery
@@ -37,7 +38,11 @@ from ringbearer.domain.scaling import Decision
 from ringbearer.domain.suppliers import Supplier
 from ringbearer.monitor.channels import Message
 from ringbearer.monitor.results import ErrorRates, ProcessingTimeMetrics, SlaCompliance, ThroughputMetrics
+from ringbearer.queue.plan import QueuePlan
+from ringbearer.queue.results import QueuePerformance
+from ringbearer.rules import PriorityConfiguration
 from ringbearer.scaling.results import ScalingPrediction
+from ringbearer.season import SeasonScalingConfig
 from ringbearer.storage.shapes import Shape
 
 EVERYBODY = ""
@@ -668,6 +673,78 @@ MANAGEMENT: tuple[Operation, ...] = (
         {204: None},
         keys="admin",
         problems=(404, 409),
+    ),
+    _get(
+        "/v1/queue",
+        "getQueue",
+        "Order",
+        "See how the lanes stand, what the queue follows, and what limits it.",
+        QueuePerformance,
+        keys=_OPERATORS,
+    ),
+    Operation(
+        "PUT",
+        "/v1/queue",
+        "putQueue",
+        "Order",
+        "Replace the queue's plan: shares, sizes and thresholds. With `automatic` it is tuned further by itself.",
+        {200: QueuePerformance},
+        keys="admin",
+        body=QueuePlan,
+    ),
+    _get(
+        "/v1/priorities",
+        "getPriorities",
+        "Order",
+        "See the rules that choose lanes, and the weights of tiers.",
+        Priorities,
+        keys=_OPERATORS,
+    ),
+    Operation(
+        "PUT",
+        "/v1/priorities",
+        "putPriorities",
+        "Order",
+        "Replace the rules. They count for new events at once; what is queued is ranked anew within seconds.",
+        {200: Priorities},
+        keys="admin",
+        body=PriorityConfiguration,
+    ),
+    _get(
+        "/v1/season",
+        "getSeason",
+        "Order",
+        "See the season's plan and what it asks for now.",
+        SeasonAnswer,
+        keys=_OPERATORS,
+    ),
+    Operation(
+        "PUT",
+        "/v1/season",
+        "putSeason",
+        "Order",
+        "Replace the season's plan; every process follows it within a second.",
+        {200: SeasonAnswer},
+        keys="admin",
+        body=SeasonScalingConfig,
+    ),
+    _get(
+        "/v1/season/rehearsal",
+        "rehearseSeason",
+        "Order",
+        "See hour by hour what the season's plan would ask for on a day; nothing is done.",
+        Rehearsal,
+        keys=_OPERATORS,
+        query=RehearsalQuery,
+    ),
+    _get(
+        "/v1/calendar",
+        "getCalendar",
+        "Order",
+        "See the coming peak days of a time zone.",
+        Peaks,
+        keys=_OPERATORS,
+        query=PeaksQuery,
     ),
     _get(
         "/v1/scaling",

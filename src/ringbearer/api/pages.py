@@ -163,6 +163,8 @@ def _shape(schema: Json) -> str:
     if "enum" in schema:
         return ", ".join(_code(value) for value in cast("list[object]", schema["enum"]))
     kind = str(schema.get("type", "any JSON value"))
+    if kind == "array" and "prefixItems" in schema:
+        return ", ".join(_shape(_object(item)) for item in _list(schema["prefixItems"]))
     if kind == "array" and "items" in schema:
         return f"list of {_shape(_object(schema['items']))}"
     return _text(schema.get("format", kind))

@@ -170,6 +170,7 @@ class Front:
                 tester=send_test,
                 reconcile=reconcile,
                 scaler=scaler,
+                optimizer=services.optimizer(),
                 cache=services.cache,
                 invalidate=lambda supplier_id: services.cache.invalidate([supplier_id]),
                 wake=lambda: services.queue.push(1),

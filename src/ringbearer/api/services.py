@@ -13,6 +13,7 @@ from ringbearer.domain.deliveries import Attempt
 from ringbearer.domain.endpoints import Target
 from ringbearer.errors import Overloaded, StoreUnavailable
 from ringbearer.monitor.monitor import WebhookPerformanceMonitor
+from ringbearer.queue.optimizer import WebhookQueueOptimizer
 from ringbearer.scaling.manager import WebhookScalingManager
 from ringbearer.storage.base import Storage
 
@@ -73,6 +74,7 @@ class ApiServices:
     reconcile: Callable[[], Awaitable[None]]
     """Called after endpoints were enabled, disabled or deleted: their deliveries are to follow."""
     scaler: WebhookScalingManager
+    optimizer: WebhookQueueOptimizer
     """Whoever changes how many workers there shall be asks it."""
     cache: WebhookCacheManager
     invalidate: Callable[[str], None]

@@ -41,10 +41,15 @@ for _module, _name, _help in (
     ("alerts", "alerts", "What is wrong, and who is told of it."),
     ("keys", "keys", "Keys to the API, and the key under which secrets are kept."),
     ("forecast", "forecast", "What is to come: deliveries by day and hour."),
+    ("order:queue", "queue", "How the lanes stand, what the queue follows, and what limits it."),
+    ("order:priorities", "priorities", "The rules that choose lanes, and the weights of tiers."),
+    ("order:season", "season", "What changes by itself in the season and on its peak days."),
+    ("order:calendar", "calendar", "The coming peak days."),
     ("receive", "receive", "Receive webhooks while developing, and check their signatures."),
     ("demo", "demo", "A wedding day in a minute: service, receivers and a failure."),
 ):
-    app.command(f"ringbearer.cli.{_module}:app", name=_name, help=_help)
+    _file, _, _variable = _module.partition(":")
+    app.command(f"ringbearer.cli.{_file}:{_variable or 'app'}", name=_name, help=_help)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,10 +1,11 @@
-"""The tuner: every few seconds one worker fits the queue's plan to the load, and tells of backlogs."""
+"""The tuner: one worker fits the queue's plan to the load, ranks by new rules, and tells of backlogs."""
 
 from ringbearer.looper import Looper
 from ringbearer.queue.optimizer import WebhookQueueOptimizer
 from ringbearer.queue.tuning import QueueConfiguration
 
 _TUNE_SECONDS = 5.0
+_RANK_SECONDS = 2.0
 _BALANCE_SECONDS = 30.0
 
 
@@ -18,6 +19,7 @@ class Tuner:
         self._configuration = configuration or QueueConfiguration()
         self._loopers = [
             Looper("tuner", self._tune, interval=_TUNE_SECONDS),
+            Looper("ranker", self._rank, interval=_RANK_SECONDS),
             Looper("balancer", self._balance, interval=_BALANCE_SECONDS),
         ]
 
@@ -38,6 +40,10 @@ class Tuner:
         await self._optimizer.alert_on_queue_backlog()
         if self._optimizer.steering.base.automatic:
             await self._optimizer.optimize_queue_processing(self._configuration, damped=True)
+        return None
+
+    async def _rank(self) -> float | None:
+        await self._optimizer.catch_up_with_rules()
         return None
 
     async def _balance(self) -> float | None:

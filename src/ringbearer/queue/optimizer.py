@@ -241,11 +241,9 @@ class WebhookQueueOptimizer:
 
         Deliveries that are with a worker stay where they are. Raises InvalidInput for rules that cannot be followed.
         """
-        check_rules(config)
         before = self.steering.rules.configuration
-        version = await _call(self.steering.store, PRIORITIES, config, now=clock.now(), reason=reason)
-        examined, moved = await _call(self._rank_anew, Rules(config))
-        _log.info("what is queued was ranked anew", extra={"examined": examined, "moved": moved})
+        version = await self.change_rules(config, reason=reason)
+        examined, moved = await self._apply_rules(version)
         return PrioritizationResult(
             before=before,
             after=config,
@@ -254,6 +252,28 @@ class WebhookQueueOptimizer:
             moved=moved,
             reason=reason,
         )
+
+    async def change_rules(self, config: PriorityConfiguration, *, reason: str) -> int:
+        """Store other rules, which count for new events at once; what is queued follows when the leading worker
+        comes to it, within seconds. Returns their version; raises InvalidInput."""
+        check_rules(config)
+        return await _call(self.steering.store, PRIORITIES, config, now=clock.now(), reason=reason)
+
+    async def catch_up_with_rules(self) -> int:
+        """Rank anew what is queued if the rules have changed since that was last done; returns how many moved.
+
+        Whoever dies over it leaves it to the next: it begins again, and what was moved already stays.
+        """
+        version = self.steering.version(PRIORITIES)
+        if version == await _call(self.steering.ranked_version):
+            return 0
+        return (await self._apply_rules(version))[1]
+
+    async def _apply_rules(self, version: int) -> tuple[int, int]:
+        examined, moved = await _call(self._rank_anew, self.steering.rules)
+        await _call(self.steering.note_ranked, version, now=clock.now())
+        _log.info("what is queued was ranked anew", extra={"examined": examined, "moved": moved})
+        return examined, moved
 
     def _rank_anew(self, rules: Rules) -> tuple[int, int]:
         after, examined, moved = "", 0, 0

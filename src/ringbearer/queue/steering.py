@@ -20,6 +20,8 @@ R = TypeVar("R")
 
 PRIORITIES, QUEUE, SEASON, BALANCE = "priorities", "queue", "season", "balance"
 """The names of the stored plans."""
+RANKED = "ranked"
+"""Where the version of the rules stands by which what is queued was ranked last."""
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +73,19 @@ class Steering:
         version = self._plans.put(name, msgspec.json.encode(plan).decode(), now=now, reason=reason)
         self.follow(now=now)
         return version
+
+    def version(self, name: str) -> int:
+        """The version of a plan that is followed; 0 when there is none."""
+        return self._versions.get(name, 0)
+
+    def ranked_version(self) -> int:
+        """The version of the rules by which what is queued was ranked last. Blocks."""
+        stored = self._plans.get(RANKED)
+        return msgspec.json.decode(stored.body, type=int) if stored is not None else 0
+
+    def note_ranked(self, version: int, *, now: int) -> None:
+        """Write down that what is queued was ranked by this version of the rules. Blocks."""
+        self._plans.put(RANKED, str(version), now=now, reason="what is queued was ranked")
 
     def _load(self, versions: dict[str, int]) -> None:
         changed = {name for name, version in versions.items() if version != self._versions.get(name)}
