@@ -22,6 +22,7 @@ from ringbearer import clock, ids, logs
 from ringbearer.cache.base import Tier
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.cache.null import NullTier
+from ringbearer.cache.planned import PlannedWarming
 from ringbearer.cache.wire import BellWire
 from ringbearer.delivery.guard import Guard
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
@@ -58,6 +59,7 @@ _MEMORY_SECONDS = 1.0
 _TUNE_SECONDS = 60.0
 _FOLLOW_SECONDS = 0.5  # between two looks at circuits: twice this until all know what one found out
 _SWITCH_SECONDS = 0.001  # a thread that returns from the database gets the interpreter after at most this
+_PLAN_SECONDS = 20.0  # between two looks whether the season's plan wants the cache warmed
 _SHARED_CACHE_SECONDS = 0.25  # what a Redis that hangs may cost a look-up: the store answers in less
 _STORE_SECONDS = 30.0  # that a worker waits for the store at its start
 _STORE_PAUSE = 0.5
@@ -106,6 +108,8 @@ class Services:
             node_id=self.node_id,
         )
         self.order = Looper("order", self._follow_order, interval=_ORDER_SECONDS)
+        planned = PlannedWarming(cache=self.cache, season=lambda: self.steering.season, since=clock.now())
+        self.planned = Looper("planned warming", lambda: _warm_if_due(planned), interval=_PLAN_SECONDS)
         self.ca_file = str(settings.ca_file) if settings.ca_file is not None else None
 
     def __repr__(self) -> str:
@@ -179,6 +183,10 @@ class Services:
         if self.index is None:
             return DatabaseQueue(self.storage.ledger, self.bell)
         return RedisQueue(self.storage.ledger, self.bell, self.index, self.telemetry)
+
+
+async def _warm_if_due(planned: PlannedWarming) -> None:
+    await planned.look(now=clock.now())
 
 
 def open_store(settings: Settings) -> Storage:
@@ -343,6 +351,7 @@ async def _work(services: Services) -> None:
     )
     services.cache.start()
     services.order.start()
+    services.planned.start()
     signals.start()
     services.monitor.start()
     presence.start()
@@ -357,6 +366,7 @@ async def _work(services: Services) -> None:
     await stopped.wait()
     await leadership.stop()
     await presence.stop()
+    await services.planned.stop()
     await services.order.stop()
     await signals.stop()
     thread.join()

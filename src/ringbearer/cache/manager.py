@@ -19,11 +19,12 @@ from ringbearer.cache.results import (
     CacheOptimizationResult,
     CachePerformance,
     CacheWrite,
+    Progress,
     WarmingResult,
 )
 from ringbearer.cache.shelf import DeliveryMetrics, MetricsWrite, Shelf
 from ringbearer.cache.tuner import Tuner
-from ringbearer.cache.warming import Progress, Warmer
+from ringbearer.cache.warming import Warmer
 from ringbearer.cache.wire import SilentWire, Wire
 from ringbearer.domain.endpoints import Target
 from ringbearer.errors import StoreUnavailable
@@ -79,6 +80,7 @@ class WebhookCacheManager:
         self._closing = threading.Event()
         self._warmer = Warmer(l1=self._l1, load=self._reader.load, stopping=self._closing)
         self._last_warming: WarmingResult | None = None
+        self._progress: Progress | None = None
         self._shelf = Shelf()
 
     def __repr__(self) -> str:
@@ -228,6 +230,7 @@ class WebhookCacheManager:
             trusted=reader.trusted,
             lifetime=self._l1.lifetime,
             warm=self._last_warming is not None,
+            warming=self._progress,
             last_optimization=self._tuner.last,
             last_warming=self._last_warming,
         )
@@ -263,7 +266,7 @@ class WebhookCacheManager:
         deadline = clock.monotonic() + within
         try:
             async with asyncio.timeout(within):
-                chosen = await asyncio.to_thread(self._hottest, clock.now())
+                chosen = await asyncio.to_thread(self.busiest, clock.now())
                 return await asyncio.to_thread(
                     self._warm,
                     chosen,
@@ -276,7 +279,12 @@ class WebhookCacheManager:
                 within, f"the store did not answer: {error}" if str(error) else "it took too long"
             )
 
-    def _hottest(self, now: int) -> list[str]:
+    def busiest(self, now: int) -> list[str]:
+        """The suppliers with the most deliveries in the 24 hours that began an hour before this moment a week ago,
+        then those of the last 24 hours, the busiest first.
+
+        Blocks; raises StoreUnavailable.
+        """
         if self._heat is None:
             return []
         most = self._max_suppliers
@@ -295,9 +303,15 @@ class WebhookCacheManager:
         if self._reader.version is None:  # what is read before the first look at it is not kept
             self._reader.refresh()
         room = self._tuner.make_room(len(self._l1) + len(suppliers))
+
+        def note(far: Progress) -> None:
+            self._progress = far
+            progress(far)
+
         self._last_warming = self._warmer.warm(
-            suppliers, why=why, room=room, within=within, urgent=urgent, progress=progress
+            suppliers, why=why, room=room, within=within, urgent=urgent, progress=note
         )
+        self._progress = None
         return self._last_warming
 
     def _not_warmed(self, duration: float, reason: str) -> WarmingResult:

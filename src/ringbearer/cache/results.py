@@ -34,6 +34,13 @@ class CacheOptimizationResult(msgspec.Struct, frozen=True, kw_only=True):
     """Of the first tier since the process started."""
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """How far a warming is: suppliers in memory, of those that are wanted there."""
+
+    done: int
+    wanted: int
+
+
 class WarmingResult(msgspec.Struct, frozen=True, kw_only=True):
     """What was brought into memory ahead of whoever asks. Times in seconds."""
 
@@ -92,5 +99,7 @@ class CachePerformance(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after which an entry is read anew."""
     warm: bool
     """Whether this process has been warmed since it started."""
+    warming: Progress | None
+    """How far the warming is that is under way."""
     last_optimization: CacheOptimizationResult | None
     last_warming: WarmingResult | None

@@ -3,24 +3,15 @@
 import threading
 from collections.abc import Callable, Sequence
 
-import msgspec
-
 from ringbearer import clock
 from ringbearer.cache.base import Entry
 from ringbearer.cache.lru import LruTier
-from ringbearer.cache.results import WarmingResult
+from ringbearer.cache.results import Progress, WarmingResult
 from ringbearer.errors import StoreUnavailable
 
 BATCH = 200
 """Suppliers in one read: so warming is in nobody's way for long."""
 _SHARE = 0.5  # of the time, that warming leaves to others between two reads when it is not urgent
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """How far a warming is."""
-
-    done: int
-    wanted: int
 
 
 class Warmer:
