@@ -1,9 +1,13 @@
 """Figures over HTTP: by group, over a window, and a supplier's own for a supplier's key."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from api.harness import Api, pointers, problem
 from ringbearer import clock
+from ringbearer.cli.main import main
 from ringbearer.domain.deliveries import State
 from ringbearer.telemetry import AttemptMade, AttemptsMade, EventsAccepted
 
@@ -86,3 +90,22 @@ def test_the_service_as_a_whole(measured: Api) -> None:
     assert sum(minute["accepted"] for minute in throughput["minutes"]) == 3
     errors = reader.get("/v1/figures/errors?window=600").json()
     assert (errors["attempts"], errors["receiver"]) == (3, 1)
+
+
+def test_the_report_of_a_month_in_each_form(
+    measured: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    month = f"{clock.to_datetime(clock.now()):%Y-%m}"
+    to = ["--month", month, "--server", measured.url, "--key", measured.key("read")]
+    assert main(["report", "--format", "json", *to]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["total"]["attempts"], len(report["suppliers"])) == (3, 2)
+    assert main(["report", "--format", "csv", *to]) == 0
+    assert f"{month},supplier,lumen,1,1," in capsys.readouterr().out
+    assert main(["report", "--output", str(tmp_path / "report.html"), *to]) == 0
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    own = measured.as_("supplier:lumen").get(f"/v1/reports/{month}").json()
+    assert (own["supplier_id"], own["total"]["attempts"]) == ("lumen", 1)
+    problem(measured.as_("supplier:lumen").get(f"/v1/reports/{month}?supplier_id=other"), 404)
+    problem(measured.as_("read").get("/v1/reports/june"), 404)
+    problem(measured.as_("read").get(f"/v1/reports/{month}?supplier_id=nobody"), 404)

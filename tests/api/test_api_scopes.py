@@ -77,7 +77,7 @@ OPERATORS_ONLY = {
     "listAlertChannels",
 }
 """What keys of the whole service may see, and no supplier's."""
-LISTS = {"listBreakers", "listSuppliers", "listDeliveries", "getFigures"}
+LISTS = {"listBreakers", "listSuppliers", "listDeliveries", "getFigures", "getReport"}
 SCALING = {"getScaling", "changeScaling", "listScalingDecisions", "getForecast"}
 
 
@@ -97,6 +97,7 @@ class World:
             "delivery_id": delivery_id,
             "event_id": ids.event_of(delivery_id),
             "replay_id": replay["replay_id"],
+            "month": "2027-06",
             "alert_id": api.alert().id,
             "silence_id": admin.post("/v1/alert-silences", json={}).json()["id"],
             "rule_id": "no_worker",

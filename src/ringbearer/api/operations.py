@@ -23,6 +23,7 @@ from ringbearer.api.ingest import BatchAnswer
 from ringbearer.api.keys import KeyWithText, NewKey
 from ringbearer.api.order import Peaks, PeaksQuery, Priorities, Rehearsal, RehearsalQuery, SeasonAnswer
 from ringbearer.api.reading import Nothing, PageQuery
+from ringbearer.api.reports import ReportQuery
 from ringbearer.api.scaling import ForecastQuery, Scaling, ScalingChange
 from ringbearer.api.shapes import ShapeBody, ShapesQuery
 from ringbearer.api.suppliers import SupplierBody
@@ -37,6 +38,7 @@ from ringbearer.domain.keys import Key
 from ringbearer.domain.scaling import Decision
 from ringbearer.domain.suppliers import Supplier
 from ringbearer.monitor.channels import Message
+from ringbearer.monitor.report import Report
 from ringbearer.monitor.results import ErrorRates, ProcessingTimeMetrics, SlaCompliance, ThroughputMetrics
 from ringbearer.queue.plan import QueuePlan
 from ringbearer.queue.results import QueuePerformance
@@ -524,6 +526,15 @@ MANAGEMENT: tuple[Operation, ...] = (
         SlaCompliance,
         keys=_OPERATORS,
         query=LevelsQuery,
+    ),
+    _get(
+        "/v1/reports/{month}",
+        "getReport",
+        "Figures",
+        "The report of a month (2027-06, in UTC), of all suppliers or of one. `ringbearer report` renders it.",
+        Report,
+        query=ReportQuery,
+        problems=(404,),
     ),
     _get(
         "/v1/alerts",

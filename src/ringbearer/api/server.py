@@ -101,7 +101,7 @@ async def _serve(services: Services) -> None:
         STEERING,
         [
             scaler,
-            Bookkeeper(storage=services.storage),
+            Bookkeeper(storage=services.storage, book=services.monitor.book),
             AlertWatch(
                 storage=services.storage,
                 book=services.monitor.book,

@@ -7,6 +7,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Literal, Self
 
+import msgspec
+
 from ringbearer import clock
 from ringbearer.calendar import Calendar
 from ringbearer.domain.deliveries import State
@@ -17,6 +19,7 @@ from ringbearer.monitor.alerting import look, rules_of
 from ringbearer.monitor.burning import BurnBook
 from ringbearer.monitor.figures import Figures, Reader, percentiles
 from ringbearer.monitor.recorder import DIMENSIONS, STAGES, Recorder
+from ringbearer.monitor.report import Report, build
 from ringbearer.monitor.results import (
     CommitTimes,
     DegradationAlerts,
@@ -166,6 +169,13 @@ class WebhookPerformanceMonitor:
     def burns(self, now: int) -> list[Burn]:
         """How fast each error budget burns, by objective and burning rule; blocks."""
         return self.book.burns(now)
+
+    def report(self, month: str, *, now: int, supplier_id: str | None = None) -> Report:
+        """The report of a month; of one that was over when it was made, the stored one. Blocks."""
+        stored = self._storage.alerts.report(month) if supplier_id is None else None
+        if stored is not None:
+            return msgspec.json.decode(stored, type=Report)
+        return build(self._storage, self.book, month, now=now, supplier_id=supplier_id)
 
     # ── the methods that were asked for ─────────────────────────────────────────────────────────────────
 
