@@ -29,11 +29,13 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("singles.serve_cpu_us", "… CPU per delivery, API", "µs", ""),
     ("singles.work_cpu_us", "… CPU per delivery, worker", "µs", ""),
     ("singles.postgres_cpu_us", "… CPU per delivery, PostgreSQL", "µs", ""),
+    ("singles.redis_cpu_us", "… CPU per delivery, Redis", "µs", ""),
     ("batches.accepted_rate", "events by the hundred, accepted", "/s", ""),
     ("batches.delivered_rate", "… delivered, until drained", "/s", "batches"),
     ("batches.serve_cpu_us", "… CPU per delivery, API", "µs", ""),
     ("batches.work_cpu_us", "… CPU per delivery, worker", "µs", ""),
     ("batches.postgres_cpu_us", "… CPU per delivery, PostgreSQL", "µs", ""),
+    ("batches.redis_cpu_us", "… CPU per delivery, Redis", "µs", ""),
     ("steady.accept_to_send_p50_ms", "1,000/s: accepted to first byte, P50", "ms", ""),
     ("steady.accept_to_send_p95_ms", "… P95", "ms", "p95"),
     ("steady.accept_to_send_p99_ms", "… P99", "ms", "p99"),
@@ -53,10 +55,10 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("backlog.long_loading_serve_rss_mb", "… highest memory while accepting, API", "MiB", "memory"),
 )
 _AT_LEAST: dict[str, dict[str, float]] = {
-    "accepted": {"sqlite": 5_000, "postgresql": 4_500},
+    "accepted": {"sqlite": 5_000, "postgresql": 4_500, "postgresql+redis": 4_500},
     "singles": {},
-    "batches": {"sqlite": 8_000, "postgresql": 8_000},
-    "ratio": {"sqlite": 0.8, "postgresql": 0.8},
+    "batches": {"sqlite": 8_000, "postgresql": 8_000, "postgresql+redis": 8_000},
+    "ratio": {"sqlite": 0.8, "postgresql": 0.8, "postgresql+redis": 0.8},
 }
 _BELOW: dict[str, float] = {"p95": 100, "p99": 250, "memory": 250}
 

@@ -13,6 +13,7 @@ import httpx
 import msgspec
 import psutil
 
+from chaos.redis_servers import Server, one_server
 from chaos.service import ADMIN_KEY, Service, postgres, wait_for
 from ringbearer import ids
 from ringbearer.app import open_store
@@ -24,7 +25,7 @@ from ringbearer.storage.base import Storage
 
 KEY = ADMIN_KEY
 SUPPLIERS = 200
-Backend = Literal["sqlite", "postgresql"]
+Backend = Literal["sqlite", "postgresql", "postgresql+redis"]
 
 _MEBIBYTE = 1 << 20
 _BUCKET = re.compile(r'^ringbearer_accept_to_send_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
@@ -42,8 +43,17 @@ class Use(msgspec.Struct, frozen=True):
 class System:
     """One installation with its suppliers, each with one endpoint at the receiver."""
 
-    def __init__(self, directory: Path, backend: Backend, database_url: str | None, receiver: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        backend: Backend,
+        database_url: str | None,
+        receiver: int,
+        redis: Server | None = None,
+    ) -> None:
         self.backend = backend
+        self._redis = redis
+        self._redis_url = "" if redis is None else redis.url  # what is empty is not set
         self._directory = directory
         self._database_url = database_url
         self._receiver = receiver
@@ -71,7 +81,12 @@ class System:
     @contextmanager
     def running(self, *, workers: int = 1) -> Iterator["System"]:
         """The service runs for the time of the block."""
-        service = Service(self._directory / "system", database_url=self._database_url, workers=workers)
+        service = Service(
+            self._directory / "system",
+            database_url=self._database_url,
+            redis_url=self._redis_url,
+            workers=workers,
+        )
         with service, open_store(service.settings()) as self._store:
             service.start()
             wait_for(lambda: len(service.pids("work")) == workers, 20, "the workers")
@@ -108,8 +123,10 @@ class System:
             "serve": [psutil.Process(pid) for pid in self._service.pids("serve")],
             "work": [psutil.Process(pid) for pid in self._service.pids("work")],
         }
-        if self.backend == "postgresql":
+        if self.backend != "sqlite":
             groups["postgres"] = self._database_processes()
+        if self._redis is not None and self._redis.process is not None:
+            groups["redis"] = [psutil.Process(self._redis.process.pid)]
         return {name: _use(processes) for name, processes in groups.items() if processes}
 
     def _database_processes(self) -> list[psutil.Process]:
@@ -149,7 +166,9 @@ def _peak(pid: int) -> float:
 def installed(backend: Backend, directory: Path, receiver: int) -> Iterator[System]:
     """A fresh installation on that database, which ends with the block."""
     with contextlib.ExitStack() as stack:
-        url = None
-        if backend == "postgresql":
+        url = redis = None
+        if backend != "sqlite":
             url = stack.enter_context(postgres(directory / "postgres", **POSTGRES))
-        yield System(directory, backend, url, receiver)
+        if backend == "postgresql+redis":
+            redis = stack.enter_context(one_server(directory / "redis"))
+        yield System(directory, backend, url, receiver, redis)

@@ -11,13 +11,16 @@ from typing import Literal, NamedTuple
 from sqlalchemy import text
 
 from ringbearer.app import open_store
-from ringbearer.errors import ConfigurationError, StoreUnavailable
+from ringbearer.errors import ConfigurationError, RedisUnavailable, StoreUnavailable
+from ringbearer.redis_link import Script, open_redis
 from ringbearer.settings import Settings, unknown_variables
 from ringbearer.storage.base import Storage
 from ringbearer.storage.migration import pending
+from ringbearer.storage.vault import Vault
 
 _SPARE_FILES = 200  # database, logs, sockets of the service itself
 _MIN_FREE = 1024**3
+_MEMORY = Script("return redis.call('INFO', 'memory')")
 
 
 class Finding(NamedTuple):
@@ -38,6 +41,7 @@ def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> lis
         *_networks(settings),
         *_ca_file(settings),
         *_store(settings),
+        *_redis(settings),
     ]
 
 
@@ -131,6 +135,24 @@ def _store(settings: Settings) -> Iterator[Finding]:
                 yield from _sealed(storage)
     except (StoreUnavailable, ConfigurationError) as error:
         yield Finding("error", "store", str(error))
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    if settings.redis_url is None:
+        return
+    link = open_redis(settings.redis_url, Vault(settings.vault_keys()))
+    try:
+        memory = link.run(_MEMORY, [link.prefix], [])
+    except RedisUnavailable as error:
+        yield Finding("warning", "redis", f"{link!r}: {error}; everything goes on without it, more slowly")
+        return
+    finally:
+        link.close()
+    if isinstance(memory, bytes) and b"maxmemory_policy:noeviction" not in memory:
+        detail = f"{link!r} may evict what the queue needs: set maxmemory-policy to noeviction"
+        yield Finding("warning", "redis", detail)
+    else:
+        yield Finding("ok", "redis", f"{link!r} answers")
 
 
 def _durability(settings: Settings, storage: Storage) -> Iterator[Finding]:

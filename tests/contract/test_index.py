@@ -165,6 +165,34 @@ def test_more_than_one_script_can_unpack_goes_through_in_one_call(indexed: Index
     assert indexed.used["claimed_from_store"] == 0
 
 
+def test_a_user_with_the_rights_that_are_asked_for_can_do_everything(
+    storage: Storage, redis_server: Server, redis_url: str
+) -> None:
+    """The rights are those that docs/operations.md names."""
+    rights = [
+        "resetchannels",
+        "~rb:*",
+        "~{rb:*",
+        "&rb:*",
+        "+@read",
+        "+@write",
+        "+@connection",
+        "+@scripting",
+        "+@pubsub",
+        "+info",
+    ]
+    with redis_server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "queue", "reset", "on", ">secret", *rights)
+    url = redis_url.replace("redis://", "redis://queue:secret@")
+    with Indexed(storage, RecordingBell(), url) as indexed:
+        indexed.accept(5, push=False)
+        assert indexed.reconciler.reconcile() == 5
+        indexed.accept(5)
+        assert indexed.reconciler.reconcile() == 0
+        assert len(indexed.drain()) == 10
+        assert indexed.failures == []
+
+
 # ── lost and found ──────────────────────────────────────────────────────────────────────────────────────────
 
 

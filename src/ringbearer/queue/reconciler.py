@@ -16,8 +16,9 @@ from ringbearer.queue.index import LANE_MOST, LANES, Entry, RedisIndex
 from ringbearer.storage.ready import Ready, ReadyJob
 from ringbearer.telemetry import IndexRebuilt, IndexUsed, Telemetry
 
-_SECONDS = 0.5
-_HEAD = 2_000  # of each lane; a worker that takes 5,000 a second needs half of it until the next look
+_SECONDS = 1.0
+_AGAIN_SECONDS = 0.25  # after a look that found something missing, for there may be more
+_HEAD = 2_000  # of each lane, which costs about 10 ms
 _PAGE = 2_000
 _NO_LIMIT = 2**53
 
@@ -42,7 +43,7 @@ class Reconciler:
         return f"<Reconciler of {self._index!r}>"
 
     def start(self) -> None:
-        """Begin to look, twice a second."""
+        """Begin to look, once a second or, while there is much to put in, four times."""
         self._stopping = False
         self._looper.start()
 
@@ -53,10 +54,11 @@ class Reconciler:
 
     async def _look(self) -> float | None:
         try:
-            await asyncio.to_thread(self.reconcile)
+            put = await asyncio.to_thread(self.reconcile)
         except RedisUnavailable as error:
             _log.debug("nothing to reconcile with: %s", error)
-        return None
+            return None
+        return _AGAIN_SECONDS if put else None
 
     def reconcile(self) -> int:
         """Look once; returns how many deliveries were put into the index.

@@ -23,7 +23,7 @@ from ringbearer.telemetry import IndexUsed, Telemetry
 MAX_WAITING = 50_000
 """Deliveries that may wait to be pushed; what comes above that is found in the store."""
 
-_LOOK_SECONDS = 0.1  # between two looks into the store for what the index does not know
+_LOOK_SECONDS = 0.05  # between two looks into the store for what the index does not know
 _ROUNDS = 3  # of asking the index again in one claim because what it gave was stale
 
 _log = logging.getLogger(__name__)
