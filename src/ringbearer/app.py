@@ -388,8 +388,12 @@ def _tending(services: Services, processor: HighPerformanceWebhookProcessor) -> 
         await processor.optimize_http_connections()
         await processor.optimize_retry_backoff_strategies()
 
+    async def follow() -> None:
+        await services.follow_breakers()
+        await asyncio.to_thread(processor.park)
+
     return [
-        Looper("breakers", services.follow_breakers, interval=_FOLLOW_SECONDS),
+        Looper("breakers", follow, interval=_FOLLOW_SECONDS),
         Looper("memory", watch_memory, interval=_MEMORY_SECONDS),
         Looper("tuner", tune, interval=_TUNE_SECONDS),
     ]
@@ -422,6 +426,8 @@ def _processor(services: Services) -> HighPerformanceWebhookProcessor:
         telemetry=services.telemetry,
         refuse=services.guard.check_address,
         slots=affordable_slots(settings.slots, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+        sends_per_second=settings.sends_per_second,
+        parking=services.storage.ledger.parking,
         memory_limit=settings.memory_limit * 1024 * 1024,
         cpu_share=settings.cpu_share,
         ca_file=services.ca_file,

@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """As many as the machine has processors when unset."""
     slots: int = 1024
     """Deliveries that a worker holds at a time."""
+    sends_per_second: int = 0
+    """Deliveries that all workers together may send in a second; 0 for any number."""
     memory_limit: int = 0
     """MiB that a worker may use: near it less is claimed, at it nothing; 0 for no limit."""
     cpu_share: float = 1.0
@@ -235,6 +237,7 @@ def _check(settings: Settings) -> None:
         ("min_workers", 0, 256),
         ("max_workers", 1, 256),
         ("slots", 1, 20_000),
+        ("sends_per_second", 0, 1_000_000),
         ("memory_limit", 0, 1_048_576),
         ("cpu_share", 0.05, 1),
         ("lease_seconds", 2, 3_600),  # a worker renews its leases each third of it, between two batches

@@ -8,7 +8,9 @@ import pytest
 
 from contract.making import admission, claim, counted, outcome, rows, supplier
 from ringbearer import clock
+from ringbearer.domain.endpoints import RateLimit
 from ringbearer.errors import ConfigurationError, StoreUnavailable
+from ringbearer.limits.base import Limit
 from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.history import Filter
@@ -22,7 +24,9 @@ def operations(storage: Storage) -> list[Callable[[], object]]:
         lambda: storage.catalog.put_supplier(supplier()),
         lambda: storage.history.start_replay(Filter()),
         lambda: storage.retention.prune(before=clock.now()),
-        lambda: DatabaseRateLimiter(storage.database).take({}, now=0),
+        lambda: DatabaseRateLimiter(storage.database).take(
+            [[Limit("k", RateLimit(requests=1, period=1.0))]], now=0
+        ),
     ]
 
 

@@ -5,7 +5,7 @@ import pytest
 from contract.making import at_once, in_processes, opened
 from ringbearer import clock
 from ringbearer.domain.endpoints import RateLimit
-from ringbearer.limits.base import RateLimiter
+from ringbearer.limits.base import Limit, RateLimiter
 from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.storage.base import Storage
 from ringbearer.storage.vault import generate_key
@@ -21,45 +21,54 @@ def limiter(request: pytest.FixtureRequest, storage: Storage) -> RateLimiter:
     return DatabaseRateLimiter(storage.database)
 
 
+def take(limiter: RateLimiter, wanted: dict[str, tuple[RateLimit, int]], *, now: int) -> dict[str, list[int]]:
+    """When each of so many sends may go out, by key."""
+    asks = [(key, Limit(key, limit)) for key, (limit, count) in wanted.items() for _ in range(count)]
+    found: dict[str, list[int]] = {key: [] for key in wanted}
+    for (key, _), moment in zip(asks, limiter.take([[limit] for _, limit in asks], now=now), strict=True):
+        found[key].append(moment)
+    return found
+
+
 def taken(times: dict[str, list[int]], now: int) -> int:
     return sum(moment <= now for each in times.values() for moment in each)
 
 
 def test_as_many_as_the_limit_allows_go_at_once_and_the_others_know_when(limiter: RateLimiter) -> None:
     limit = RateLimit(requests=2, period=1.0)
-    assert limiter.take({"a": (limit, 5)}, now=0) == {
+    assert take(limiter, {"a": (limit, 5)}, now=0) == {
         "a": [0, 0, clock.SECOND, clock.SECOND, 2 * clock.SECOND]
     }
     # Estimates are not taken: asked again then, they may go.
-    assert limiter.take({"a": (limit, 1)}, now=clock.SECOND) == {"a": [clock.SECOND]}
+    assert take(limiter, {"a": (limit, 1)}, now=clock.SECOND) == {"a": [clock.SECOND]}
 
 
 def test_each_key_has_a_limit_of_its_own(limiter: RateLimiter) -> None:
     one, two = RateLimit(requests=1, period=1.0), RateLimit(requests=2, period=1.0)
-    assert limiter.take({"b": (one, 2), "a": (two, 2)}, now=5) == {"a": [5, 5], "b": [5, 5 + clock.SECOND]}
-    assert limiter.take({"c": (one, 1), "b": (one, 1)}, now=6) == {"b": [5 + clock.SECOND], "c": [6]}
+    assert take(limiter, {"b": (one, 2), "a": (two, 2)}, now=5) == {"a": [5, 5], "b": [5, 5 + clock.SECOND]}
+    assert take(limiter, {"c": (one, 1), "b": (one, 1)}, now=6) == {"b": [5 + clock.SECOND], "c": [6]}
 
 
 def test_nothing_wanted_is_nothing_taken(limiter: RateLimiter) -> None:
-    assert limiter.take({}, now=5) == {}
-    assert limiter.take({"a": (LIMIT, 0)}, now=5) == {"a": []}
+    assert take(limiter, {}, now=5) == {}
+    assert take(limiter, {"a": (LIMIT, 0)}, now=5) == {"a": []}
 
 
 def test_threads_together_take_exactly_the_limit(limiter: RateLimiter) -> None:
     now = clock.now()
 
-    def take(number: int) -> int:
+    def ask(number: int) -> int:
         keys = {f"k{n}": (LIMIT, 1 + number % 2) for n in (range(4) if number % 2 else reversed(range(4)))}
-        return sum(taken(limiter.take(keys, now=now + n), now + n) for n in range(12))
+        return sum(taken(take(limiter, keys, now=now + n), now + n) for n in range(12))
 
-    assert sum(at_once(4, take)) == 4 * LIMIT.requests
-    assert taken(limiter.take({f"k{n}": (LIMIT, 99) for n in range(4)}, now=now + PERIOD + 50), now) == 0
+    assert sum(at_once(4, ask)) == 4 * LIMIT.requests
+    assert taken(take(limiter, {f"k{n}": (LIMIT, 99) for n in range(4)}, now=now + PERIOD + 50), now) == 0
 
 
 def _take(url: str, key: str, now: int) -> int:
     with opened(url, key) as storage:
         limiter = DatabaseRateLimiter(storage.database)
-        return sum(taken(limiter.take({"k": (LIMIT, 2)}, now=now + n), now + n) for n in range(30))
+        return sum(taken(take(limiter, {"k": (LIMIT, 2)}, now=now + n), now + n) for n in range(30))
 
 
 def test_processes_together_take_exactly_the_limit(storage: Storage, store_url: str) -> None:

@@ -25,6 +25,7 @@ from ringbearer import clock, ids
 from ringbearer.domain.deliveries import State
 from ringbearer.domain.endpoints import RateLimit
 from ringbearer.errors import NotFound
+from ringbearer.limits.base import Limit
 from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.storage import retention as retention_module
 from ringbearer.storage.base import Storage
@@ -275,7 +276,7 @@ def test_what_was_deleted_or_ended_long_ago_is_forgotten_and_nothing_else(storag
     gone, living = add_endpoint(storage), add_endpoint(storage)
     add_endpoint(storage, "venue")
     limiter = DatabaseRateLimiter(storage.database)
-    limiter.take({e.id: (RateLimit(requests=1, period=1.0), 1) for e in (gone, living)}, now=0)
+    limiter.take([[Limit(e.id, RateLimit(requests=1, period=1.0))] for e in (gone, living)], now=0)
     catalog.delete_endpoint("studio", gone.id)
     catalog.delete_supplier("venue")
     ended, running = history.start_replay(Filter()), history.start_replay(Filter())

@@ -2,7 +2,7 @@
 
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -13,9 +13,9 @@ from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.delivery.guard import Guard
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
 from ringbearer.domain.deliveries import DeliveryDetail, State
-from ringbearer.domain.endpoints import Endpoint, RateLimit
+from ringbearer.domain.endpoints import Endpoint
 from ringbearer.errors import StoreUnavailable
-from ringbearer.limits.base import RateLimiter
+from ringbearer.limits.base import Limit, RateLimiter
 from ringbearer.limits.breaker import BreakerPolicy
 from ringbearer.limits.breakers import Breakers
 from ringbearer.limits.database import DatabaseRateLimiter
@@ -42,9 +42,9 @@ class WatchedLimiter(RateLimiter):
         self._inner = inner
         self.allowed: list[int] = []
 
-    def take(self, wanted: Mapping[str, tuple[RateLimit, int]], *, now: int) -> dict[str, list[int]]:
+    def take(self, wanted: Sequence[Sequence[Limit]], *, now: int) -> list[int]:
         times = self._inner.take(wanted, now=now)
-        self.allowed += [moment for key in times for moment in times[key] if moment <= now]
+        self.allowed += [moment for moment in times if moment <= now]
         return times
 
 
@@ -63,6 +63,7 @@ class Stage:
         ca_file: str | None = None,
         policy: BreakerPolicy | None = None,
         memory_limit: int = 0,
+        sends_per_second: int = 0,
         queue: Callable[[Queue], Queue] = lambda queue: queue,
         plan: Callable[[], QueuePlan] = QueuePlan,
     ) -> None:
@@ -94,6 +95,8 @@ class Stage:
             slots=slots,
             ca_file=ca_file,
             memory_limit=memory_limit,
+            sends_per_second=sends_per_second,
+            parking=storage.ledger.parking,
         )
         self.worker = WorkLoop(
             queue=self.queue,
@@ -184,6 +187,7 @@ class Stage:
         while not self._ended.wait(_STAGE_SECONDS):
             try:
                 self.breakers.follow()
+                self.processor.park()
                 self.queue.push(self.storage.ledger.stage(now=clock.now(), limit=1_000))
             except StoreUnavailable:
                 continue

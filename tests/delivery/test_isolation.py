@@ -1,11 +1,15 @@
 """No endpoint can hurt another: circuits open and close at work, windows adapt, retries keep to their share."""
 
+import asyncio
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from delivery.stage import LONG, Stage
+from ringbearer import clock
 from ringbearer.domain.deliveries import State
+from ringbearer.domain.endpoints import RateLimit
 from ringbearer.limits.breaker import BreakerPolicy
 from ringbearer.misbehaving import Peer, Rogues, answers
 from ringbearer.storage.base import Storage
@@ -74,6 +78,70 @@ def test_a_receiver_that_is_well_again_gets_everything(storage: Storage, rogues:
         stage.until_state(deliveries, State.DELIVERED)
         stage.until(lambda: _moves(stage)[-1] == "closed")
     assert storage.breakers.count_open() == 0
+
+
+class Counting:
+    """A receiver that takes its time, and knows how many were with it at once and when each came."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.inside = self.most = 0
+        self.came: list[int] = []
+        self._seconds = seconds
+
+    async def behave(self, peer: Peer) -> None:
+        """200, after a while."""
+        while True:
+            await peer.request()
+            self.came.append(clock.now())
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            await asyncio.sleep(self._seconds)
+            self.inside -= 1
+            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+
+def test_a_supplier_has_no_more_under_way_than_it_may(storage: Storage, rogues: Rogues) -> None:
+    receiver = Counting(0.02)
+    rogue = rogues.serve(receiver.behave)
+    with Stage(storage) as stage:
+        endpoints = [stage.endpoint(f"{rogue.url}{n}") for n in range(4)]
+        known = storage.catalog.get_supplier("studio")
+        storage.catalog.put_supplier(msgspec.structs.replace(known, max_concurrency=2))
+        stage.cache.refresh()
+        deliveries = [each for endpoint in endpoints for each in stage.publish(endpoint, 5)]
+        stage.until_state(deliveries, State.DELIVERED)
+    assert receiver.most <= 2
+    assert len(receiver.came) == 20
+
+
+def test_two_workers_keep_five_a_period_exactly(storage: Storage, rogues: Rogues) -> None:
+    receiver = Counting()
+    rogue = rogues.serve(receiver.behave)
+    limit = RateLimit(requests=5, period=1.0)
+    with Stage(storage) as one, Stage(storage) as other:
+        endpoint = one.endpoint(rogue.url, rate_limit=limit)
+        other.cache.refresh()
+        deliveries = one.publish(endpoint, 14)
+        other.queue.push(14)
+        one.until_state(deliveries, State.DELIVERED)
+        allowed = sorted(one.limiter.allowed + other.limiter.allowed)
+    assert len(allowed) == len(receiver.came) == 14
+    assert all(later - earlier >= clock.SECOND for earlier, later in zip(allowed, allowed[5:], strict=False))
+
+
+def test_all_suppliers_together_keep_the_services_limit(storage: Storage, rogues: Rogues) -> None:
+    receiver = Counting()
+    rogue = rogues.serve(receiver.behave)
+    with Stage(storage, sends_per_second=10) as stage:
+        endpoints = [stage.endpoint(f"{rogue.url}{n}") for n in range(5)]
+        deliveries = [each for endpoint in endpoints for each in stage.publish(endpoint, 5)]
+        stage.until_state(deliveries, State.DELIVERED)
+        allowed = sorted(stage.limiter.allowed)
+    assert len(allowed) == 25
+    assert (
+        allowed[-1] - allowed[0] >= 1.4 * clock.SECOND
+    )  # ten at once, and the others a tenth of a second apart
+    assert all(all(a.status_code == 200 for a in stage.detail(each).attempts) for each in deliveries)
 
 
 def test_a_client_error_opens_no_circuit(storage: Storage, rogues: Rogues) -> None:

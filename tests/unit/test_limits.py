@@ -8,11 +8,17 @@ from hypothesis import strategies as st
 
 from ringbearer import clock
 from ringbearer.domain.endpoints import RateLimit
-from ringbearer.limits.base import MAX_REMEMBERED, slots
+from ringbearer.limits.base import MAX_REMEMBERED, Limit, admit
 
 limits = st.builds(RateLimit, requests=st.integers(1, 12), period=st.sampled_from([0.001, 0.07, 0.29, 1.0]))
 asks = st.lists(st.tuples(st.integers(0, 600_000), st.integers(0, 15)), max_size=40)
 START = 1_700_000_000 * clock.SECOND
+
+
+def slots(history: list[int], limit: RateLimit, count: int, now: int) -> tuple[list[int], list[int]]:
+    """When so many sends of one endpoint may go out, and what is remembered then."""
+    times, kept = admit([[Limit("ep", limit)]] * count, {"ep": history}, now)
+    return times, kept.get("ep", history)
 
 
 def window(limit: RateLimit) -> int:
@@ -105,3 +111,65 @@ def test_a_clock_that_was_set_back_delays_for_no_more_than_a_period() -> None:
 def test_a_clock_that_was_set_forward_frees_the_window() -> None:
     limit = RateLimit(requests=1, period=1.0)
     assert slots([START], limit, 1, START + 3_600 * clock.SECOND)[0] == [START + 3_600 * clock.SECOND]
+
+
+# ── several at once ─────────────────────────────────────────────────────────────────────────────────────────
+
+SMOOTH = RateLimit(requests=100, period=10.0)
+
+
+def smooth(given_asks: list[tuple[int, int]]) -> list[int]:
+    """Ask for a smooth limit again and again, each time so much later; returns when sends went out."""
+    now, state, sent = START, list[int](), list[int]()
+    for later, count in given_asks:
+        now += later
+        times, kept = admit([[Limit("all", SMOOTH, exact=False)]] * count, {"all": state}, now)
+        state = kept.get("all", state)
+        sent += [moment for moment in times if moment == now]
+    return sent
+
+
+@given(st.lists(st.tuples(st.integers(0, 2_000_000), st.integers(0, 30)), max_size=40))
+def test_a_smooth_limit_keeps_its_rate_but_for_a_seconds_worth(given_asks: list[tuple[int, int]]) -> None:
+    sent = smooth(given_asks)
+    for seconds in (1, 3, 10):
+        assert most_in_any_window(sent, seconds * clock.SECOND) <= 10 * seconds + 10
+
+
+def test_a_smooth_limit_is_used_to_the_full() -> None:
+    assert len(smooth([(100_000, 30)] * 100)) >= 100
+
+
+def test_an_estimate_of_a_smooth_limit_is_when_it_may_really_go() -> None:
+    limit = [Limit("all", SMOOTH, exact=False)]
+    times, kept = admit([limit] * 30, {}, START)
+    assert times[:10] == [START] * 10
+    assert times[10:] == sorted(times[10:])
+    assert times[-1] <= START + 2 * clock.SECOND
+    for moment in times[10:]:
+        again, kept = admit([limit], kept, moment)
+        assert again == [moment]
+
+
+def test_what_one_limit_refuses_uses_up_no_other() -> None:
+    slow, fast = Limit("ep_slow", RateLimit(requests=1, period=60.0)), Limit("ep_fast", SMOOTH)
+    overall = Limit("all", RateLimit(requests=5, period=1.0), exact=False)
+    times, kept = admit([(slow, overall)] * 50 + [(fast, overall)] * 4, {}, START)
+    assert times[0] == START
+    assert times[1:3] == [START + 60 * clock.SECOND, START + 120 * clock.SECOND]
+    assert times[50:] == [START] * 4  # forty-nine that have to wait are in nobody's way
+    assert len(kept["ep_slow"]) == 1
+    assert len(kept["ep_fast"]) == 4
+
+
+def test_the_slowest_limit_decides() -> None:
+    endpoint = Limit("ep", RateLimit(requests=2, period=10.0))
+    supplier = Limit("supplier:x", RateLimit(requests=1, period=60.0), exact=False)
+    times, _ = admit([(endpoint, supplier)] * 2, {}, START)
+    assert times == [START, START + 60 * clock.SECOND]
+
+
+def test_a_smooth_limit_outlives_a_clock_that_was_set_back() -> None:
+    hour = 3_600 * clock.SECOND
+    times, _ = admit([[Limit("all", SMOOTH, exact=False)]], {"all": [START + hour]}, START)
+    assert times == [START]

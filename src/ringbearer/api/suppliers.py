@@ -13,6 +13,7 @@ from ringbearer.api.auth import Action, require
 from ringbearer.api.checks import MAX_METADATA_BYTES, metadata_problems, timezone_problems
 from ringbearer.api.reading import ApiRequest, Fields, PageQuery, path_id, read_body, read_query
 from ringbearer.api.services import ApiServices
+from ringbearer.domain.endpoints import RateLimit
 from ringbearer.domain.keys import Key
 from ringbearer.domain.suppliers import SUPPLIER_ID, Supplier, Tier
 from ringbearer.errors import InvalidInput
@@ -30,6 +31,20 @@ class SupplierBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         dict[str, object],
         Meta(description=f"an object for your own use, of at most {MAX_METADATA_BYTES} bytes of JSON"),
     ] = {}
+    rate_limit: Annotated[
+        RateLimit | None,
+        Meta(
+            description="requests (1 to 1,000,000) in a period (0.001 to 2,678,400 seconds) to all its endpoints "
+            "together, or null for no limit"
+        ),
+    ] = None
+    max_concurrency: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)] | None,
+        Meta(
+            description="how many requests a worker may have under way to all its endpoints, from 1 to 10,000, or "
+            "null for no limit"
+        ),
+    ] = None
 
 
 @put("/v1/suppliers/{supplier_id:str}")
@@ -50,6 +65,8 @@ async def put_supplier(
         tier=body.tier,
         timezone=body.timezone,
         metadata=body.metadata,
+        rate_limit=body.rate_limit,
+        max_concurrency=body.max_concurrency,
         created_at=now,
         updated_at=now,
     )

@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 from ringbearer.cli import output
 from ringbearer.cli.client import DEFAULT_CONNECTION, Connection, Page, decode, path
 from ringbearer.cli.options import All, Json, Limit, examples
+from ringbearer.cli.wishes import rate
 from ringbearer.domain.suppliers import Supplier, Tier
 from ringbearer.errors import InvalidInput
 
@@ -64,6 +65,12 @@ def put(
     tier: Annotated[Tier | None, Parameter(help="How important the supplier is.")] = None,
     timezone: Annotated[str | None, Parameter(help="IANA time zone; it decides when Saturday is.")] = None,
     metadata: Annotated[str | None, Parameter(help="A JSON object of your own.")] = None,
+    rate_limit: Annotated[
+        str | None, Parameter(help="Sends to all its endpoints in a period, such as 100/60s.")
+    ] = None,
+    max_concurrency: Annotated[
+        int | None, Parameter(help="Sends to all its endpoints at the same time, in each worker.")
+    ] = None,
     json: Json = False,
     connection: Connection = DEFAULT_CONNECTION,
 ) -> None:
@@ -73,6 +80,8 @@ def put(
         "tier": tier,
         "timezone": timezone,
         "metadata": _object(metadata),
+        "rate_limit": None if rate_limit is None else rate(rate_limit),
+        "max_concurrency": max_concurrency,
     }
     with connection.open() as client:
         answer = client.send("PUT", path("suppliers", supplier), _given(body))
@@ -112,6 +121,13 @@ def _print(answer: bytes, json: bool) -> None:
             ("tier", supplier.tier),
             ("time zone", supplier.timezone),
             ("metadata", msgspec.json.encode(supplier.metadata).decode() if supplier.metadata else None),
+            (
+                "rate limit",
+                None
+                if supplier.rate_limit is None
+                else f"{supplier.rate_limit.requests} in {output.span(supplier.rate_limit.period)}",
+            ),
+            ("at the same time", supplier.max_concurrency),
             ("created", output.exactly(supplier.created_at)),
             ("changed", output.exactly(supplier.updated_at)),
         )

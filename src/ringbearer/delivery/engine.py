@@ -16,15 +16,18 @@ from ringbearer.delivery.retry import judge
 from ringbearer.delivery.routes import Route, Routes
 from ringbearer.delivery.tokens import TokenCourier
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
-from ringbearer.domain.endpoints import DEFAULT_RETRY_SCHEDULE
+from ringbearer.domain.endpoints import DEFAULT_RETRY_SCHEDULE, Endpoint, RateLimit
+from ringbearer.domain.suppliers import Supplier
 from ringbearer.errors import PayloadFailed, StoreUnavailable
-from ringbearer.limits.base import RateLimiter
+from ringbearer.limits.base import Limit, RateLimiter
 from ringbearer.limits.breakers import Breakers
 from ringbearer.storage.catalog import Subscriptions
+from ringbearer.storage.parking import Park, Parking
 from ringbearer.telemetry import AttemptMade, AttemptsMade, OwnTrouble, Telemetry
 
 _log = logging.getLogger(__name__)
 _LONGEST_REASON = 200
+_WORTH_PARKING = 4  # deliveries of one endpoint that a batch brings in vain
 _TELL_SECONDS = 10.0  # between two lines of the log about the same trouble
 
 
@@ -46,6 +49,8 @@ class Engine:
         ca_file: str | None = None,
         proxy: str | None = None,
         public_url: str = "",
+        sends_per_second: int = 0,
+        parking: Parking | None = None,
     ) -> None:
         self._cache = cache
         self._limiter = limiter
@@ -59,6 +64,14 @@ class Engine:
         self._last_trouble = ""
         self._tell_trouble_at = 0.0
         self._slots = slots
+        self._parking = parking
+        self._parks: dict[str, Park] = {}
+        self._limits: dict[str, tuple[Limit, ...]] = {}
+        self._overall = (
+            Limit("everything", RateLimit(requests=sends_per_second, period=1.0), exact=False)
+            if sends_per_second
+            else None
+        )
         self._random = random.Random()  # noqa: S311  jitter, not a secret
         self.gone: dict[str, str] = {}
         """Endpoints whose receiver said that they are gone, with the reason; whoever reads it empties it."""
@@ -120,6 +133,7 @@ class Engine:
             admitted = self._within_rate(admitted, outcomes, now)
             admitted = self._closed_or_probing(admitted, outcomes, now)
         except BaseException:
+            self._limits = {}
             for lease, _ in admitted:
                 self._gate.withdrawn(lease, now)
             raise
@@ -205,30 +219,65 @@ class Engine:
             return Outcome(lease=lease, state=State.HELD, reason=reason)
         if lease.attempt - lease.attempt_base > len(endpoint.retry_schedule) + 1:
             return Outcome(lease=lease, state=State.DEAD, reason="its worker was lost on every attempt")
-        verdict = self._gate.admit(lease, endpoint, None, now)
+        assert subscriptions is not None
+        supplier = subscriptions.supplier
+        verdict = self._gate.admit(lease, endpoint, supplier.max_concurrency, now)
         if verdict is True:
+            if (
+                endpoint.rate_limit is not None
+                or supplier.rate_limit is not None
+                or self._overall is not None
+            ):
+                self._limits[lease.delivery_id] = self._limits_of(endpoint, supplier)
             return self._routes.of(target)
         return None if verdict is False else verdict
 
     def _within_rate(
         self, admitted: list[tuple[Lease, Route]], outcomes: list[Outcome], now: int
     ) -> list[tuple[Lease, Route]]:
-        limits = {
-            r.endpoint.id: r.endpoint.rate_limit for _, r in admitted if r.endpoint.rate_limit is not None
-        }
-        if not limits:
+        if not self._limits:
             return admitted
-        wanted = Counter(lease.endpoint_id for lease, _ in admitted if lease.endpoint_id in limits)
-        times = self._limiter.take({key: (limits[key], wanted[key]) for key in wanted}, now=now)
+        limits, self._limits = self._limits, {}
+        limited = [lease.delivery_id for lease, _ in admitted if lease.delivery_id in limits]
+        times = dict(
+            zip(limited, self._limiter.take([limits[each] for each in limited], now=now), strict=True)
+        )
         fitting = []
+        refused: Counter[str] = Counter()
         for lease, route in admitted:
-            allowed_at = times[lease.endpoint_id].pop(0) if lease.endpoint_id in times else now
+            allowed_at = times.get(lease.delivery_id, now)
             if allowed_at <= now:
                 fitting.append((lease, route))
-            else:
-                self._gate.withdrawn(lease, now)
-                outcomes.append(later(lease, allowed_at, "its endpoint's rate limit"))
+                continue
+            refused[lease.endpoint_id] += 1
+            self._gate.withdrawn(lease, now)
+            outcomes.append(later(lease, allowed_at, "its rate limit"))
+            rate = route.endpoint.rate_limit
+            if rate is not None and refused[lease.endpoint_id] == _WORTH_PARKING:
+                self._park(lease.endpoint_id, rate, allowed_at)
         return fitting
+
+    def _park(self, endpoint_id: str, rate: RateLimit, after: int) -> None:
+        """What else waits for the endpoint is to come after those that know their time already."""
+        spacing = int(rate.period * clock.SECOND / rate.requests)
+        self._parks[endpoint_id] = Park(endpoint_id, after + spacing, spacing, "its rate limit")
+
+    def park(self) -> int:
+        """Move what waits for rate limits out of the way; returns how many deliveries. For another thread; blocks."""
+        if self._parking is None or not self._parks:
+            return 0
+        parks, self._parks = self._parks, {}
+        return self._parking.park(list(parks.values()), now=clock.now())
+
+    def _limits_of(self, endpoint: Endpoint, supplier: Supplier) -> tuple[Limit, ...]:
+        limits = []
+        if endpoint.rate_limit is not None:
+            limits.append(Limit(endpoint.id, endpoint.rate_limit))
+        if supplier.rate_limit is not None:
+            limits.append(Limit(f"supplier:{supplier.id}", supplier.rate_limit, exact=False))
+        if self._overall is not None:
+            limits.append(self._overall)
+        return tuple(limits)
 
     def _closed_or_probing(
         self, admitted: list[tuple[Lease, Route]], outcomes: list[Outcome], now: int

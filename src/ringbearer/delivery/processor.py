@@ -39,6 +39,7 @@ from ringbearer.domain.deliveries import Lease, Outcome, State
 from ringbearer.errors import ConfigurationError, InvalidInput
 from ringbearer.limits.base import RateLimiter
 from ringbearer.limits.breakers import Breakers
+from ringbearer.storage.parking import Parking
 from ringbearer.telemetry import ProcessorTuned, Telemetry
 
 T = TypeVar("T")
@@ -96,6 +97,8 @@ class HighPerformanceWebhookProcessor(Engine):
         ca_file: str | None = None,
         proxy: str | None = None,
         public_url: str = "",
+        sends_per_second: int = 0,
+        parking: Parking | None = None,
         memory_limit: int = 0,
         cpu_share: float = 1.0,
     ) -> None:
@@ -109,6 +112,8 @@ class HighPerformanceWebhookProcessor(Engine):
             ca_file=ca_file,
             proxy=proxy,
             public_url=public_url,
+            sends_per_second=sends_per_second,
+            parking=parking,
         )
         self._memory_limit = memory_limit
         self._process = psutil.Process()

@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from ringbearer.domain.endpoints import RateLimit
 from ringbearer.domain.times import Moment
 
 Tier = Literal["standard", "premium", "enterprise"]
@@ -19,5 +20,9 @@ class Supplier(msgspec.Struct, frozen=True, kw_only=True):
     tier: Tier = "standard"
     timezone: str = "UTC"
     metadata: dict[str, object] = {}
+    rate_limit: RateLimit | None = None
+    """Of all its endpoints together."""
+    max_concurrency: int | None = None
+    """Requests under way to all its endpoints, in each worker."""
     created_at: Moment
     updated_at: Moment

@@ -1,12 +1,11 @@
 """Rate limits in the store: one short transaction per batch that has limited endpoints at all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy import text
 
-from ringbearer.domain.endpoints import RateLimit
-from ringbearer.limits.base import RateLimiter, slots
+from ringbearer.limits.base import Limit, RateLimiter, admit
 from ringbearer.storage.database import Database
 
 
@@ -29,21 +28,25 @@ class DatabaseRateLimiter(RateLimiter):
             f"UPDATE rate_windows SET sends = r.value ->> 1 FROM {rows} WHERE rate_windows.key = r.value ->> 0"
         )
 
-    def take(self, wanted: Mapping[str, tuple[RateLimit, int]], *, now: int) -> dict[str, list[int]]:
-        keys = _rows([(key,) for key in sorted(wanted)])
-        times: dict[str, list[int]] = {}
+    def take(self, wanted: Sequence[Sequence[Limit]], *, now: int) -> list[int]:
+        names = {limit.key for limits in wanted for limit in limits}
+        if not names:
+            return [now] * len(wanted)
+        keys = _rows([(key,) for key in sorted(names)])
         with self._database.write(durable=False) as connection:
             found = connection.execute(self._read, keys).all()
-            if len(found) < len(wanted):
+            if len(found) < len(names):
                 connection.execute(self._ensure, keys)
                 found = connection.execute(self._read, keys).all()
-            written = []
-            for key, sends in found:
-                limit, count = wanted[key]
-                history = msgspec.json.decode(sends, type=list[int])
-                times[key], kept = slots(history, limit, count, now)
-                written.append((key, msgspec.json.encode(kept).decode()))
-            connection.execute(self._write, _rows(written))
+            states = {key: msgspec.json.decode(sends, type=list[int]) for key, sends in found}
+            times, kept = admit(wanted, states, now)
+            written = [
+                (key, msgspec.json.encode(state).decode())
+                for key, state in sorted(kept.items())
+                if state != states.get(key)
+            ]
+            if written:
+                connection.execute(self._write, _rows(written))
         return times
 
 

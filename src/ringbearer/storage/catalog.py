@@ -87,6 +87,9 @@ class Catalog:
             "tier": supplier.tier,
             "timezone": supplier.timezone,
             "metadata": _dumps(supplier.metadata).decode(),
+            "rate_requests": supplier.rate_limit.requests if supplier.rate_limit is not None else None,
+            "rate_period": supplier.rate_limit.period if supplier.rate_limit is not None else None,
+            "max_concurrency": supplier.max_concurrency,
             "updated_at": clock.from_datetime(supplier.updated_at),
             "deleted": False,
         }
@@ -509,6 +512,12 @@ def _supplier(row: Row[Any]) -> Supplier:
         tier=row.tier,
         timezone=row.timezone,
         metadata=msgspec.json.decode(row.metadata),
+        rate_limit=(
+            RateLimit(requests=row.rate_requests, period=row.rate_period)
+            if row.rate_requests is not None
+            else None
+        ),
+        max_concurrency=row.max_concurrency,
         created_at=clock.to_datetime(row.created_at),
         updated_at=clock.to_datetime(row.updated_at),
     )
