@@ -47,8 +47,10 @@ from ringbearer.queue.reconciler import Reconciler
 from ringbearer.queue.redis import RedisQueue
 from ringbearer.queue.steering import Steering
 from ringbearer.redis_link import open_redis, parse
+from ringbearer.relay import Relay
 from ringbearer.scaling.signals import ProcessSignals
 from ringbearer.settings import Settings
+from ringbearer.storage import outbox
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault
 from ringbearer.telemetry import Telemetry
@@ -337,7 +339,7 @@ async def _work(services: Services) -> None:
         retention_days=settings.retention_days,
         lease_seconds=settings.lease_seconds,
     )
-    leading: list[Duty] = [housekeeper, Tuner(optimizer)]
+    leading: list[Duty] = [housekeeper, Tuner(optimizer), *_relays(services)]
     if services.index is not None:
         leading.append(
             Reconciler(ready=services.storage.ready, index=services.index, telemetry=services.telemetry)
@@ -396,6 +398,26 @@ def _tending(services: Services, processor: HighPerformanceWebhookProcessor) -> 
         Looper("breakers", follow, interval=_FOLLOW_SECONDS),
         Looper("memory", watch_memory, interval=_MEMORY_SECONDS),
         Looper("tuner", tune, interval=_TUNE_SECONDS),
+    ]
+
+
+def _relays(services: Services) -> list[Relay]:
+    """What moves emitted events out of the outbox; a database of one machine has none."""
+    settings, storage = services.settings, services.storage
+    if settings.embedded:
+        return []
+    return [
+        Relay(
+            database=storage.database,
+            ledger=storage.ledger,
+            cache=services.cache,
+            queue=services.queue,
+            telemetry=services.telemetry,
+            rules=lambda: services.steering.rules,
+            bell=lambda: PostgresBell(
+                settings.store_url, listen=True, pooled=not settings.database_prepare, name=outbox.BELL
+            ),
+        )
     ]
 
 

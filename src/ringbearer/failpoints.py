@@ -17,6 +17,8 @@ POINTS: Mapping[str, str] = {
     "publish.taken": "a group is about to be committed; nothing was promised yet",
     "publish.committed": "the group is on the disk; no worker has heard of it, no publisher has an answer",
     "publish.pushed": "workers were told; no publisher has an answer",
+    "relay.accepted": "emitted events are about to be committed as events, and out of the outbox",
+    "relay.committed": "they are; no worker has heard of it",
     "worker.claimed": "leases are held; nothing was sent",
     "worker.sent": "requests are under way",
     "worker.answered": "some of a batch were answered, the others are under way, nothing is written down",

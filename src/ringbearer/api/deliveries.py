@@ -101,7 +101,7 @@ async def list_deliveries(request: ApiRequest, key: Key, services: ApiServices) 
     require(key, Action.READ)
     query = read_query(request, DeliveriesQuery)
     found = await services.store(
-        services.storage.history.find,
+        services.history(key).find,
         query.to_store(key, query.state),
         limit=query.limit,
         older=query.cursor,
@@ -160,7 +160,7 @@ async def get_replay(replay_id: str, key: Key, services: ApiServices) -> Respons
 
 async def _find(services: ApiServices, key: Key, delivery_id: str) -> DeliveryDetail:
     delivery_id = path_id(delivery_id, "delivery")
-    delivery = await services.store(services.storage.history.get_delivery, delivery_id)
+    delivery = await services.store(services.history(key).get_delivery, delivery_id)
     if not may_see(key, delivery.supplier_id):
         # The store's own words for a delivery that is not there: the two answers must not differ.
         raise NotFound(f"there is no delivery {delivery_id!r}, or its retention has ended")

@@ -118,7 +118,7 @@ async def list_endpoints(
     """The supplier's endpoints, oldest first."""
     require(key, Action.READ, supplier_id)
     query = read_query(request, PageQuery)
-    catalog = services.storage.catalog
+    catalog = services.catalog(key)
     await services.store(catalog.get_supplier, path_id(supplier_id, "supplier"))
     found = await services.store(
         catalog.list_endpoints, supplier_id, limit=query.limit + 1, cursor=query.cursor
@@ -132,7 +132,7 @@ async def get_endpoint(
 ) -> Response[bytes]:
     """One endpoint, without its secret."""
     require(key, Action.READ, supplier_id)
-    return json_answer(_shown(await _find(services, supplier_id, endpoint_id), key))
+    return json_answer(_shown(await _find(services, key, supplier_id, endpoint_id), key))
 
 
 @patch(_ONE)
@@ -141,7 +141,7 @@ async def change_endpoint(
 ) -> Response[bytes]:
     """Change what the body names; the rest stays as it is."""
     require(key, Action.CHANGE_ENDPOINTS, supplier_id)
-    await _find(services, supplier_id, endpoint_id)
+    await _find(services, key, supplier_id, endpoint_id)
     body = await read_body(request, EndpointChange, partial(form_problems, services.guard))
     services.changes.take(endpoint_id)
     settings = settings_of(services.guard, body)
@@ -166,7 +166,7 @@ async def delete_endpoint(
 ) -> Response[None]:
     """Forget the endpoint and its secrets; its unfinished deliveries are cancelled."""
     require(key, Action.CHANGE_ENDPOINTS, supplier_id)
-    await _find(services, supplier_id, endpoint_id)
+    await _find(services, key, supplier_id, endpoint_id)
     services.changes.take(endpoint_id)
     await services.store(services.storage.catalog.delete_endpoint, supplier_id, endpoint_id)
     services.invalidate(supplier_id)
@@ -180,7 +180,7 @@ async def rotate_secret(
 ) -> Response[bytes]:
     """Make a new secret; the ones before it sign beside it until the grace ends."""
     require(key, Action.CHANGE_ENDPOINTS, supplier_id)
-    target = await _target(services, supplier_id, endpoint_id)
+    target = await _target(services, key, supplier_id, endpoint_id)
     body = await read_body(request, Rotation)
     now = clock.now()
     if body.grace > 0 and _signing_at(target, now) >= MAX_SECRETS:
@@ -213,7 +213,7 @@ async def test_endpoint(
 ) -> Response[bytes]:
     """Send one signed sample event now, also when the endpoint is disabled; answers with the attempt."""
     require(key, Action.CHANGE_ENDPOINTS, supplier_id)
-    target = await _target(services, supplier_id, endpoint_id)
+    target = await _target(services, key, supplier_id, endpoint_id)
     await read_body(request, Nothing)
     services.changes.take(endpoint_id)
     return json_answer(await services.tester(target))
@@ -225,11 +225,11 @@ async def preview_endpoint(
 ) -> Response[bytes]:
     """Show the request that an event would make now; nothing is sent."""
     require(key, Action.CHANGE_ENDPOINTS, supplier_id)
-    target = await _target(services, supplier_id, endpoint_id)
+    target = await _target(services, key, supplier_id, endpoint_id)
     body = await read_body(request, PreviewBody, _preview_problems)
     event_type, data = body.type, msgspec.json.encode(body.data).decode()
     if body.event_id is not None:
-        event, _ = await services.store(services.storage.history.get_event, body.event_id)
+        event, _ = await services.store(services.history(key).get_event, body.event_id)
         if event.supplier_id != supplier_id:
             raise NotFound(f"there is no event {body.event_id!r}, or its retention has ended")
         event_type, data = event.type, bytes(event.data).decode()
@@ -263,23 +263,23 @@ async def _switch(
     services: ApiServices, key: Key, request: ApiRequest, supplier_id: str, endpoint_id: str, *, enabled: bool
 ) -> Response[bytes]:
     require(key, Action.CHANGE_ENDPOINTS, supplier_id)
-    await _find(services, supplier_id, endpoint_id)
+    await _find(services, key, supplier_id, endpoint_id)
     await read_body(request, Nothing)
     services.changes.take(endpoint_id)
     reason = None if enabled else DISABLED_BY_REQUEST
     await services.store(services.storage.catalog.set_enabled, [endpoint_id], enabled=enabled, reason=reason)
     services.invalidate(supplier_id)
     await services.settle()
-    return json_answer(_shown(await _find(services, supplier_id, endpoint_id), key))
+    return json_answer(_shown(await _find(services, key, supplier_id, endpoint_id), key))
 
 
-async def _find(services: ApiServices, supplier_id: str, endpoint_id: str) -> Endpoint:
+async def _find(services: ApiServices, key: Key, supplier_id: str, endpoint_id: str) -> Endpoint:
     supplier_id, endpoint_id = path_id(supplier_id, "supplier"), path_id(endpoint_id, "endpoint")
-    return await services.store(services.storage.catalog.get_endpoint, supplier_id, endpoint_id)
+    return await services.store(services.catalog(key).get_endpoint, supplier_id, endpoint_id)
 
 
-async def _target(services: ApiServices, supplier_id: str, endpoint_id: str) -> Target:
-    await _find(services, supplier_id, endpoint_id)
+async def _target(services: ApiServices, key: Key, supplier_id: str, endpoint_id: str) -> Target:
+    await _find(services, key, supplier_id, endpoint_id)
     known = await services.store(services.storage.catalog.subscriptions, [supplier_id])
     target = known[supplier_id].targets.get(endpoint_id) if supplier_id in known else None
     if target is None:  # it was deleted just now

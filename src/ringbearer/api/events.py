@@ -23,7 +23,7 @@ class EventDetail(Event, frozen=True, kw_only=True):
 async def get_event(event_id: str, key: Key, services: ApiServices) -> Response[bytes]:
     """The event, with its deliveries' states."""
     require(key, Action.READ)
-    event, deliveries = await services.store(services.storage.history.get_event, path_id(event_id, "event"))
+    event, deliveries = await services.store(services.history(key).get_event, path_id(event_id, "event"))
     if not may_see(key, event.supplier_id):
         # The store's own words for an event that is not there: the two answers must not differ.
         raise NotFound(f"there is no event {event_id!r}, or its retention has ended")

@@ -11,11 +11,14 @@ from ringbearer.api.changes import ChangeLimit
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.domain.deliveries import Attempt
 from ringbearer.domain.endpoints import Target
+from ringbearer.domain.keys import Key
 from ringbearer.errors import Overloaded, StoreUnavailable
 from ringbearer.monitor.monitor import WebhookPerformanceMonitor
 from ringbearer.queue.optimizer import WebhookQueueOptimizer
 from ringbearer.scaling.manager import WebhookScalingManager
 from ringbearer.storage.base import Storage
+from ringbearer.storage.catalog import Catalog
+from ringbearer.storage.history import History
 
 MAX_BODY_BYTES = 1024 * 1024
 """The largest body of a management request."""
@@ -92,6 +95,14 @@ class ApiServices:
     def __post_init__(self) -> None:
         # A frozen dataclass offers no other way to derive one field from another.
         object.__setattr__(self, "changes", ChangeLimit(self.changes_per_minute))
+
+    def history(self, key: Key) -> History:
+        """The history as the key may read it: for a supplier's key, the database itself hides what is not its own."""
+        return self.storage.history_for(key.supplier_id)
+
+    def catalog(self, key: Key) -> Catalog:
+        """The catalog as the key may read it, likewise; never for writing."""
+        return self.storage.catalog_for(key.supplier_id)
 
     async def settle(self) -> None:
         """Let deliveries follow a change of endpoints, now or, when the store is away, later."""

@@ -97,7 +97,7 @@ async def get_supplier(supplier_id: str, key: Key, services: ApiServices) -> Res
     """One supplier."""
     require(key, Action.READ, supplier_id)
     known = path_id(supplier_id, "supplier")
-    return json_answer(await services.store(services.storage.catalog.get_supplier, known))
+    return json_answer(await services.store(services.catalog(key).get_supplier, known))
 
 
 @delete("/v1/suppliers/{supplier_id:str}")

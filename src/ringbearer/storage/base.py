@@ -50,6 +50,16 @@ class Storage:
         self.shapes = Shapes(database)
         self.alerts = AlertBook(database, vault)
 
+    def history_for(self, supplier_id: str | None) -> History:
+        """The history as that supplier may read it, all of it for None; never for writing."""
+        return self.history if supplier_id is None else History(self.database.seen_by(supplier_id))
+
+    def catalog_for(self, supplier_id: str | None) -> Catalog:
+        """The catalog as that supplier may read it, all of it for None; never for writing."""
+        if supplier_id is None:
+            return self.catalog
+        return Catalog(self.database.seen_by(supplier_id), self.vault)
+
     def __repr__(self) -> str:
         return f"<Storage on {self.database!r}>"
 

@@ -56,6 +56,13 @@ class Database(ABC):
         Raises StoreUnavailable.
         """
 
+    def seen_by(self, supplier_id: str) -> "Database":
+        """This database as the supplier may read it, where the database itself can tell; never for writing.
+
+        Where it cannot, what is read is bounded by the reader's own conditions alone.
+        """
+        return self
+
     def free_connections(self) -> int | None:
         """How many more connections the server takes; None where that is no limit, or cannot be known."""
         return None

@@ -102,9 +102,13 @@ class Ledger:
         When this returns, what was accepted survives the loss of power.
         """
         with self._database.write() as connection:
-            known = self._claim_keys(connection, admissions)
-            fresh = [a for a in admissions if a.event_id not in known]
-            self._insert(connection, fresh)
+            return self.accept_within(connection, admissions)
+
+    def accept_within(self, connection: Connection, admissions: Sequence[Admission]) -> list[Accepted]:
+        """The same within the caller's transaction."""
+        known = self._claim_keys(connection, admissions)
+        fresh = [a for a in admissions if a.event_id not in known]
+        self._insert(connection, fresh)
         return [
             known.get(a.event_id) or Accepted(event_id=a.event_id, deliveries=len(a.endpoints))
             for a in admissions

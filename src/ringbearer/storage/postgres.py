@@ -1,12 +1,16 @@
 """PostgreSQL 14 or newer, directly or behind a transaction pooler: no state outlives a transaction."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import URL, Connection, create_engine, text
 
+from ringbearer.storage import tenancy
 from ringbearer.storage.database import Database
 from ringbearer.storage.migration import upgrade
+
+_log = logging.getLogger(__name__)
 
 # A queue is short in one minute and long in the next: with a plan that was kept from when it was short, a claim took
 # 38 ms instead of 11 ms with 150,000 queued. So each statement is planned for the queue as it is; and a claim, which
@@ -19,6 +23,7 @@ _FREE = text(
     "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int "
     "- (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend')"
 )
+_READ_ONLY = "what a supplier sees of the database is for reading alone"
 _POOL = 6
 _CONNECT_SECONDS = 5
 _MIGRATION_LOCK = 0x52424D49  # an arbitrary number that only migrations take
@@ -42,6 +47,7 @@ class PostgresDatabase(Database):
         else:
             arguments["prepare_threshold"] = None  # nor are plans kept then
         self._direct = prepare
+        self._supplier_role: bool | None = None
         self._url = url.set(drivername="postgresql+psycopg")
         self._engine = create_engine(
             self._url, pool_size=_POOL, max_overflow=_POOL, pool_timeout=10, connect_args=arguments
@@ -65,6 +71,20 @@ class PostgresDatabase(Database):
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
             upgrade(connection)
 
+    def seen_by(self, supplier_id: str) -> Database:
+        return _SupplierView(self, supplier_id)
+
+    def may_become_supplier(self, connection: Connection) -> bool:
+        """Whether there is the role for it; looked for once, since only a migration makes it."""
+        if self._supplier_role is None:
+            self._supplier_role = tenancy.available(connection)
+            if not self._supplier_role:
+                _log.warning(
+                    "the role %s is missing: reads for suppliers' keys are bounded by their conditions alone",
+                    tenancy.ROLE,
+                )
+        return self._supplier_role
+
     def free_connections(self) -> int | None:
         if not self._direct:
             return None  # the pooler's limit counts, and is not to be seen from here
@@ -86,3 +106,38 @@ class PostgresDatabase(Database):
             if not durable:
                 connection.exec_driver_sql(_RELAXED)
             yield connection
+
+
+class _SupplierView(Database):
+    """A PostgreSQL database in which row level security hides what is not the supplier's."""
+
+    rows, skip_locked = PostgresDatabase.rows, PostgresDatabase.skip_locked
+    among, now = PostgresDatabase.among, PostgresDatabase.now
+
+    def __init__(self, whole: PostgresDatabase, supplier_id: str) -> None:
+        self._whole = whole
+        self._supplier_id = supplier_id
+
+    def __repr__(self) -> str:
+        return f"<{self._whole!r} as {self._supplier_id} sees it>"
+
+    def lock_ordering(self, connection: Connection, keys: Sequence[str]) -> None:
+        raise PermissionError(_READ_ONLY)
+
+    def migrate(self) -> None:
+        raise PermissionError(_READ_ONLY)
+
+    def close(self) -> None:
+        """Nothing: the whole database is not its own."""
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._whole.read() as connection:
+            if self._whole.may_become_supplier(connection):
+                tenancy.become_supplier(connection, self._supplier_id)
+            yield connection
+
+    @contextmanager
+    def _writing(self, durable: bool) -> Iterator[Connection]:
+        raise PermissionError(_READ_ONLY)
+        yield  # what makes it a context manager

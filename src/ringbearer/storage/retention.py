@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from ringbearer import clock, ids
+from ringbearer.storage import tenancy
 from ringbearer.storage.database import Database
 from ringbearer.storage.schema import PARTITIONED
 
@@ -127,6 +128,7 @@ class PartitionedRetention(Retention):
                                 f"TO ('{ids.floor(prefix, day + _DAY)}') WITH (fillfactor = {_FILL[table]})"
                             )
                         )
+                        tenancy.close(connection, name)
 
     def prune(self, *, before: int) -> int:
         before = before // _DAY * _DAY  # dead letters, too, go with their day
