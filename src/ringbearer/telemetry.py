@@ -171,6 +171,14 @@ class BacklogGrew(Report, frozen=True):
     over: bool
 
 
+class ReliefChanged(Report, frozen=True):
+    """A step of relief was taken, for a service level burns too fast, or undone."""
+
+    step: str
+    taken: bool
+    reason: str
+
+
 class StoreFailed(Report, frozen=True):
     """The store did not take or answer something; `during` names the operation."""
 

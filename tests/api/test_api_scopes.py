@@ -78,7 +78,14 @@ OPERATORS_ONLY = {
 }
 """What keys of the whole service may see, and no supplier's."""
 LISTS = {"listBreakers", "listSuppliers", "listDeliveries", "getFigures", "getReport"}
-SCALING = {"getScaling", "changeScaling", "listScalingDecisions", "getForecast"}
+SCALING = {
+    "getScaling",
+    "changeScaling",
+    "listScalingDecisions",
+    "getForecast",
+    "getSlas",
+    "setSlas",
+}
 
 
 class World:

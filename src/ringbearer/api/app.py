@@ -98,6 +98,8 @@ HANDLERS = (
     cache.optimize_cache,
     cache.warm_cache,
     scaling.get_forecast,
+    scaling.get_slas,
+    scaling.set_slas,
     pages.openapi_document,
     pages.documentation,
 )

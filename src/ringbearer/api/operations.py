@@ -24,7 +24,7 @@ from ringbearer.api.keys import KeyWithText, NewKey
 from ringbearer.api.order import Peaks, PeaksQuery, Priorities, Rehearsal, RehearsalQuery, SeasonAnswer
 from ringbearer.api.reading import Nothing, PageQuery
 from ringbearer.api.reports import ReportQuery
-from ringbearer.api.scaling import ForecastQuery, Scaling, ScalingChange
+from ringbearer.api.scaling import ForecastQuery, Scaling, ScalingChange, Slas
 from ringbearer.api.shapes import ShapeBody, ShapesQuery
 from ringbearer.api.suppliers import SupplierBody
 from ringbearer.cache.results import CacheOptimizationResult, CachePerformance, WarmingResult
@@ -35,6 +35,7 @@ from ringbearer.domain.deliveries import Attempt, Delivery, DeliveryDetail
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.domain.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_DATA_BYTES, NewEvent
 from ringbearer.domain.keys import Key
+from ringbearer.domain.relief import SLAConfiguration
 from ringbearer.domain.scaling import Decision
 from ringbearer.domain.suppliers import Supplier
 from ringbearer.monitor.channels import Message
@@ -793,6 +794,25 @@ MANAGEMENT: tuple[Operation, ...] = (
         ScalingPrediction,
         query=ForecastQuery,
         keys="admin, read or scaling",
+    ),
+    _get(
+        "/v1/scaling/slas",
+        "getSlas",
+        "Scaling",
+        "See the service levels to keep, and what is in force for them now.",
+        Slas,
+        keys="admin, read or scaling",
+    ),
+    Operation(
+        "PUT",
+        "/v1/scaling/slas",
+        "setSlas",
+        "Scaling",
+        "Set the service levels; while one burns too fast, steps are taken in order, and undone when it recovers.",
+        {200: Slas},
+        keys="admin or scaling",
+        body=SLAConfiguration,
+        body_required=False,
     ),
 )
 ALL: tuple[Operation, ...] = (*INGEST, *MANAGEMENT, *SERVICE, *DESCRIPTION)

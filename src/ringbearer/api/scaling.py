@@ -4,14 +4,16 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
-from litestar import Response, get, patch
+from litestar import Response, get, patch, put
 from msgspec import UNSET, Meta, UnsetType
 
+from ringbearer import clock
 from ringbearer.api.answers import json_answer, page
 from ringbearer.api.auth import Action, require
 from ringbearer.api.reading import ApiRequest, PageQuery, read_body, read_query
 from ringbearer.api.services import ApiServices
 from ringbearer.domain.keys import Key
+from ringbearer.domain.relief import RELIEF, SLAS, Relief, SLAConfiguration, Step
 from ringbearer.domain.scaling import (
     Decision,
     DrainSeconds,
@@ -119,6 +121,49 @@ async def change_scaling(request: ApiRequest, key: Key, services: ApiServices) -
     policy = body.applied_to(await services.store(services.storage.scaling.policy))
     await services.scaler.implement_auto_scaling_policies(policy, actor=key.id)
     return json_answer(await services.store(_scaling, services.storage))
+
+
+class Slas(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept, and what is in force for it now."""
+
+    configuration: SLAConfiguration
+    steps: tuple[Step, ...]
+    paused_endpoints: list[str]
+    reason: str
+
+
+@get("/v1/scaling/slas")
+async def get_slas(key: Key, services: ApiServices) -> Response[bytes]:
+    """The service levels, and the steps of relief that are in force for them."""
+    require(key, Action.SEE_SCALING)
+    return json_answer(await services.store(_levels, services.storage))
+
+
+@put("/v1/scaling/slas")
+async def set_slas(request: ApiRequest, key: Key, services: ApiServices) -> Response[bytes]:
+    """Set the service levels; whoever leads looks at them each second."""
+    require(key, Action.SCALE)
+    body = await read_body(request, SLAConfiguration)
+    await services.store(
+        services.storage.plans.put,
+        SLAS,
+        msgspec.json.encode(body).decode(),
+        now=clock.now(),
+        reason=f"set with {key.id}",
+    )
+    return json_answer(await services.store(_levels, services.storage))
+
+
+def _levels(storage: Storage) -> Slas:
+    stored, relieved = storage.plans.get(SLAS), storage.plans.get(RELIEF)
+    config = SLAConfiguration() if stored is None else msgspec.json.decode(stored.body, type=SLAConfiguration)
+    relief = Relief() if relieved is None else msgspec.json.decode(relieved.body, type=Relief)
+    return Slas(
+        configuration=config,
+        steps=relief.steps,
+        paused_endpoints=[endpoint_id for endpoint_id, _ in relief.paused],
+        reason=relief.reason,
+    )
 
 
 class ForecastQuery(msgspec.Struct, kw_only=True):

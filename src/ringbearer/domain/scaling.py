@@ -80,6 +80,8 @@ class Floors(msgspec.Struct, frozen=True, kw_only=True):
 
     forecast: int = 0
     season: int = 0
+    relief: int = 0
+    """While a service level burns too fast."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

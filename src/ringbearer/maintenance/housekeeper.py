@@ -8,9 +8,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+import msgspec
+
 from ringbearer import clock
 from ringbearer.domain.deliveries import State
 from ringbearer.domain.events import LANES
+from ringbearer.domain.relief import RELIEF, Relief
 from ringbearer.looper import Looper
 from ringbearer.maintenance.tidy import tidy
 from ringbearer.queue.base import Queue
@@ -26,6 +29,7 @@ _RESCUES_PER_LEASE = 4  # with shorter leases, lost ones are looked for more oft
 _TIDY_SECONDS = 10.0
 _REPLAY_SECONDS = 1.0
 _REPLAY_STEP = 500
+_REPLAY_SLOWED = 20
 _REPLAY_READY = 1_000  # replayed deliveries wait in the bulk lane; above this depth a replay pauses
 _PRUNE_SECONDS = 600.0
 _PRUNE_PAUSE = 0.05  # between two small steps, so that traffic goes first
@@ -107,13 +111,19 @@ class Housekeeper:
         if ready > _REPLAY_READY:
             return
         replay = replays[0]
-        page = history.replay_page(replay, limit=_REPLAY_STEP)
+        step = _REPLAY_STEP // _REPLAY_SLOWED if self._slowed() else _REPLAY_STEP
+        page = history.replay_page(replay, limit=step)
         moved = ledger.replay(page, now=clock.now(), lane=_BULK)
-        finished = len(page) < _REPLAY_STEP
+        finished = len(page) < step
         cursor = page[-1] if page else replay.cursor
         history.advance_replay(replay, cursor=cursor, moved=moved, finished=finished)
         self._queue.push(moved)
         self._telemetry.emit(DeliveriesMoved("replayed", moved))
+
+    def _slowed(self) -> bool:
+        """Whether replays give way, for a service level burns too fast."""
+        stored = self._storage.plans.get(RELIEF)
+        return stored is not None and "replays" in msgspec.json.decode(stored.body, type=Relief).steps
 
     async def _prune(self) -> float | None:
         retention = self._storage.retention

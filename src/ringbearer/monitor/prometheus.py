@@ -37,6 +37,7 @@ from ringbearer.telemetry import (
     IndexUsed,
     OwnTrouble,
     RedisFailed,
+    ReliefChanged,
     ScalingDecided,
     StoreFailed,
     Telemetry,
@@ -84,6 +85,9 @@ class PrometheusMetrics:
             "ringbearer_cache_evictions_total", "Entries that made room.", ["tier"]
         )
         self._cache_failures = counter("ringbearer_cache_failures_total", "Failed round trips.", ["tier"])
+        self._relief = counter(
+            "ringbearer_relief_steps_total", "Steps taken for a service level that burnt.", ["step"]
+        )
         self._scalings = counter(
             "ringbearer_scaling_changes_total", "Changes of the wanted number of workers.", ["rule"]
         )
@@ -138,6 +142,7 @@ class PrometheusMetrics:
         telemetry.listen(OwnTrouble, lambda r: self._own_troubles.labels(r.what).inc(r.deliveries))
         telemetry.listen(BreakerMoved, lambda r: self._circuits.labels(r.after).inc())
         telemetry.listen(ScalingDecided, self._on_scaling)
+        telemetry.listen(ReliefChanged, lambda r: self._relief.labels(r.step).inc(1 if r.taken else 0))
         telemetry.listen(RedisFailed, lambda r: self._redis_errors.labels(r.during).inc())
         telemetry.listen(IndexUsed, lambda r: self._index.labels(r.how).inc(r.count))
         telemetry.listen(IndexRebuilt, self._on_rebuilt)

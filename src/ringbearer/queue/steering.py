@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from ringbearer import clock
+from ringbearer.domain.relief import RELIEF, Relief
 from ringbearer.queue.plan import QueuePlan, differences, in_season
 from ringbearer.rules import PriorityConfiguration, Rules
 from ringbearer.season import Season, SeasonScalingConfig, SeasonState
@@ -30,7 +31,7 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     shares: dict[str, float]
 
 
-P = TypeVar("P", PriorityConfiguration, QueuePlan, SeasonScalingConfig, Balance)
+P = TypeVar("P", PriorityConfiguration, QueuePlan, SeasonScalingConfig, Balance, Relief)
 
 
 class Steering:
@@ -49,6 +50,8 @@ class Steering:
         self.rules = Rules()
         self.season = Season()
         self.season_state = SeasonState()
+        self.relief = Relief()
+        """What is done for a service level that burns too fast."""
         self.shares: dict[str, float] = {}
         """The parts of their slots that workers, by their nodes' ids, fill ahead; others fill what the plan says."""
         self.base = QueuePlan()
@@ -95,6 +98,8 @@ class Steering:
             self.season = self._read(SEASON, SeasonScalingConfig, Season, self.season)
         if BALANCE in changed:
             self.shares = self._read(BALANCE, Balance, lambda balance: balance.shares, self.shares)
+        if RELIEF in changed:
+            self.relief = self._read(RELIEF, Relief, lambda relief: relief, self.relief)
         if QUEUE in changed:
             self.base = self._read(QUEUE, QueuePlan, lambda plan: plan, self.base)
 
@@ -114,6 +119,7 @@ class Steering:
     def _apply(self, now: int) -> None:
         state = self.season.state(clock.to_datetime(now))
         plan = in_season(self.base, state)
+        plan = msgspec.structs.replace(plan, weights=self.relief.weights(plan.weights))
         share = self.shares.get(self._node_id)
         if share is not None:
             plan = msgspec.structs.replace(plan, prefetch=max(0.1, plan.prefetch * share))

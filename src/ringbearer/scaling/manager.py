@@ -12,8 +12,10 @@ import psutil
 
 from ringbearer import clock, ids
 from ringbearer.domain.deliveries import State
+from ringbearer.domain.relief import SLAConfiguration
 from ringbearer.domain.scaling import Decision, Floors, LoadMetrics, ScalingPolicy
 from ringbearer.looper import Looper
+from ringbearer.scaling.enforcement import Enforcer, SLAEnforcement
 from ringbearer.scaling.forecast import TrafficPattern
 from ringbearer.scaling.foresight import MOST_DAYS, Foresight
 from ringbearer.scaling.policy import Memory, Recommendation, decide
@@ -61,6 +63,7 @@ class WebhookScalingManager:
         self._season = season
         self._term = term
         self._foresight = Foresight(storage, self._multiplier)
+        self._enforcer = Enforcer(storage, self._telemetry)
         self._memory = Memory()
         self._load: LoadMetrics | None = None
         self._written: tuple[float, Recommendation] | None = None
@@ -120,6 +123,23 @@ class WebhookScalingManager:
             )
 
         return await asyncio.to_thread(predict)
+
+    async def enforce_performance_slas(self, config: SLAConfiguration | None = None) -> SLAEnforcement:
+        """Look at the service levels, after setting them if they are given, and take or undo one step if need be.
+
+        In this order, each reversible and announced: more workers, a bigger share for the lane, bulk deferred, replays
+        slowed, the worst endpoints paused. Nothing is ever dropped.
+        """
+
+        def enforce() -> SLAEnforcement:
+            if config is not None:
+                self._enforcer.configure(config)
+            load = self._measure()[1] if config is not None or self._load is None else self._load
+            desired = self._written[1].desired if self._written is not None else load.workers
+            return self._enforcer.enforce(load, desired=desired)
+
+        async with self._turn:
+            return await asyncio.to_thread(enforce)
 
     async def implement_auto_scaling_policies(
         self, policy: ScalingPolicy, *, actor: str = _ACTOR
@@ -209,6 +229,7 @@ class WebhookScalingManager:
 
     async def _tick(self) -> float | None:
         await self.scale_webhook_infrastructure()
+        await self.enforce_performance_slas()
         return None
 
     def _decide(self, given: LoadMetrics | None) -> ScalingResult:
@@ -218,7 +239,11 @@ class WebhookScalingManager:
         policy = _within(self._storage.scaling.policy(), target, nodes)
         moment = clock.to_datetime(clock.now())
         season = self._season().state(moment)
-        floors = Floors(forecast=self._foresight.floor(load, policy, now=moment), season=season.worker_floor)
+        floors = Floors(
+            forecast=self._foresight.floor(load, policy, now=moment),
+            season=season.worker_floor,
+            relief=self._enforcer.relief().worker_floor,
+        )
         before = self._before(load)
         found, memory = decide(
             load, policy, before, now=clock.monotonic(), peak=season.phase == "peak", floors=floors

@@ -131,6 +131,7 @@ def _wished(
             ("minimum", policy.minimum),
             ("forecast", floors.forecast),
             ("season", floors.season),
+            ("relief", floors.relief),
         ),
         key=lambda named: named[1],
     )
@@ -138,6 +139,7 @@ def _wished(
         "load": f"{demand:,.0f} deliveries/s ask for {needed}",
         "minimum": f"the minimum is {policy.minimum}; the load asks for {needed}",
         "forecast": f"the forecast asks for {floors.forecast}, the load for {needed} so far",
+        "relief": f"a service level burns too fast: {floors.relief} at least, the load asks for {needed}",
         "season": f"the season's plan asks for {floors.season}, the load for {needed} so far",
     }[rule]
     if doubts:
@@ -186,7 +188,7 @@ def _up(
 
 
 def _planned(policy: ScalingPolicy, floors: Floors) -> int:
-    return max(policy.minimum, floors.forecast, floors.season)
+    return max(policy.minimum, floors.forecast, floors.season, floors.relief)
 
 
 def _down(

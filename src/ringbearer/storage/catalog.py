@@ -229,6 +229,13 @@ class Catalog:
             connection.execute(update(_E).where(_E.c.id == endpoint_id).values(version=version, **values))
         return changed
 
+    def supplier_of(self, endpoint_id: str) -> str | None:
+        """The supplier whose endpoint it is; None when there is none such, or it was deleted."""
+        query = select(_E.c.supplier_id).where(_E.c.id == endpoint_id, _E.c.deleted.is_(False))
+        with self._database.read() as connection:
+            found: str | None = connection.execute(query).scalar_one_or_none()
+        return found
+
     def set_enabled(self, endpoint_ids: Iterable[str], *, enabled: bool, reason: str | None = None) -> None:
         """Enable or disable endpoints; those that are so already, or deleted, stay untouched."""
         with self._database.write() as connection:
