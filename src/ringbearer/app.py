@@ -152,7 +152,11 @@ class Services:
 
     async def warm(self, *, within: float) -> None:
         """Bring into memory whom this process will be asked for; takes at most `within` seconds."""
-        result = await self.cache.preload_frequently_used_data(within=within)
+        try:
+            result = await self.cache.preload_frequently_used_data(within=within)
+        except Exception:
+            _log.exception("the cache could not be warmed; it starts cold")
+            return
         shown = msgspec.structs.asdict(result)
         _log.info("warmed", extra={name: shown[name] for name in ("loaded", "left", "duration", "reason")})
 
@@ -346,7 +350,7 @@ async def _work(services: Services) -> None:
         )
     if settings.metrics_port is not None:
         start_http_server(settings.metrics_port, settings.host, registry=services.metrics.registry)
-    signals = ProcessSignals(services.telemetry, _worker_state(loop, processor))
+    signals = ProcessSignals(services.telemetry, _worker_state(loop, processor, services.cache))
     presence, leadership = (
         services.presence("work", signals),
         services.leadership(HOUSEKEEPING, leading),
@@ -422,7 +426,7 @@ def _relays(services: Services) -> list[Relay]:
 
 
 def _worker_state(
-    loop: WorkLoop, processor: HighPerformanceWebhookProcessor
+    loop: WorkLoop, processor: HighPerformanceWebhookProcessor, cache: WebhookCacheManager
 ) -> Callable[[], dict[str, float]]:
     """What only a worker can tell of itself."""
 
@@ -434,6 +438,7 @@ def _worker_state(
             "cpu_share": processor.parallelism.cpu_share,
             "appetite": processor.appetite,
             "draining": float(loop.stopping),
+            **cache.signals(),
         }
 
     return tell

@@ -22,7 +22,14 @@ def test_it_tells_what_each_tier_did(api: Api, admin: httpx.Client) -> None:
     api.cache.refresh()
     api.cache.lookup(["lumen", "nobody"])
     api.cache.lookup(["lumen"])
-    told = api.as_("read").get("/v1/cache").json()
+    api.storage.nodes.beat(
+        "wrk_1", kind="work", host="h", pid=7, version="1", signals=api.cache.signals() | {"cpu": 0.5}
+    )
+    api.storage.nodes.beat("up_1", kind="up", host="h", pid=8, version="1", signals={})
+    answer = api.as_("read").get("/v1/cache").json()
+    (process,) = answer["processes"]
+    assert (process["pid"], process["hits"], process["misses"], process["entries"]) == (7, 1, 2, 2)
+    told = answer["here"]
     memory, store = told["tiers"]
     assert (memory["tier"], memory["hits"], memory["misses"], memory["entries"]) == ("l1", 1, 2, 2)
     assert memory["bytes"] > 1_000
@@ -42,7 +49,7 @@ def test_suppliers_can_be_brought_into_memory(api: Api, admin: httpx.Client) -> 
     assert not api.cache.peek("two")[0]
     again = admin.post("/v1/cache/warm", json={"suppliers": ["one"]}).json()
     assert (again["present"], again["loaded"]) == (1, 0)
-    assert admin.get("/v1/cache").json()["last_warming"] == again
+    assert admin.get("/v1/cache").json()["here"]["last_warming"] == again
 
 
 def test_it_chooses_the_busiest_itself(api: Api, admin: httpx.Client) -> None:
@@ -61,7 +68,7 @@ def test_its_size_is_left_alone_while_little_was_measured(api: Api, admin: httpx
     found = answer.json()
     assert found["before"] == found["after"]
     assert "too little" in found["reason"]
-    assert admin.get("/v1/cache").json()["last_optimization"] == found
+    assert admin.get("/v1/cache").json()["here"]["last_optimization"] == found
 
 
 def test_who_may_not_is_told_so_and_what_is_wrong_named(api: Api, admin: httpx.Client) -> None:

@@ -111,6 +111,14 @@ def test_cold_misses_that_no_size_avoids_do_not_make_it_large() -> None:
     assert decision.after.entries == 250
 
 
+def test_what_was_warmed_keeps_its_room() -> None:
+    before = Sizing(20_000, 10**9, None)
+    decision = size(CURVE, before, bytes_per_entry=1_000, max_bytes=10**9, max_entries=20_000, least=3_000)
+    assert decision.after.entries == 3_000
+    assert "warmed" in decision.reason
+    assert decision.after.bytes >= 8 * 2**20, "one large supplier finds room"
+
+
 @pytest.mark.parametrize("before", [950, 1_000, 1_090])
 def test_what_is_nearly_right_is_left_alone(before: int) -> None:
     sizing = Sizing(before, 10**7, None)
@@ -176,4 +184,5 @@ async def check_live_traffic(tmp_path: Path) -> None:
             assert told.last_optimization == found
             warmed = await cache.warm_cache_for_peak_season([f"s{n}" for n in range(300)])
             assert warmed.left == 0
-            assert all(cache.peek(f"s{n}")[0] for n in range(300)), "a peak is given room"
+            await cache.optimize_cache_hit_ratio()
+            assert all(cache.peek(f"s{n}")[0] for n in range(300)), "a peak is given room, and keeps it"

@@ -10,8 +10,10 @@ from ringbearer.api.answers import json_answer
 from ringbearer.api.auth import Action, require
 from ringbearer.api.reading import ApiRequest, Nothing, read_body
 from ringbearer.api.services import ApiServices
+from ringbearer.cache.results import CachePerformance
 from ringbearer.domain.keys import Key
 from ringbearer.errors import Forbidden
+from ringbearer.storage.nodes import Node
 
 _MOST_WARMED = 20_000
 
@@ -33,13 +35,40 @@ class Warming(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ] = 30.0
 
 
+class ProcessCache(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process told of its cache's first tier with its last heartbeat; counts since it started."""
+
+    id: str
+    kind: str
+    host: str
+    pid: int
+    warm: bool
+    hits: int
+    misses: int
+    entries: int
+    bytes: int
+
+
+class CacheAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """How the cache does: in the process that answers, and in short in all that run."""
+
+    here: CachePerformance
+    processes: list[ProcessCache]
+
+
 @get("/v1/cache")
 async def get_cache(key: Key, services: ApiServices) -> Response[bytes]:
     """How the cache does."""
     require(key, Action.READ)
     if key.supplier_id is not None:
         raise Forbidden("figures of the whole service are not for a supplier's key")
-    return json_answer(await services.cache.monitor_cache_performance())
+    nodes = await services.store(services.storage.nodes.alive)
+    return json_answer(
+        CacheAnswer(
+            here=await services.cache.monitor_cache_performance(),
+            processes=[_process(node) for node in nodes if "cache_hits" in node.signals],
+        )
+    )
 
 
 @post("/v1/cache/optimize")
@@ -59,3 +88,18 @@ async def warm_cache(request: ApiRequest, key: Key, services: ApiServices) -> Re
     if body.suppliers is None:
         return json_answer(await cache.preload_frequently_used_data(within=body.within), 200)
     return json_answer(await cache.warm_cache_for_peak_season(body.suppliers, within=body.within), 200)
+
+
+def _process(node: Node) -> ProcessCache:
+    told = node.signals
+    return ProcessCache(
+        id=node.id,
+        kind=node.kind,
+        host=node.host,
+        pid=node.pid,
+        warm=bool(told["warm"]),
+        hits=int(told["cache_hits"]),
+        misses=int(told["cache_misses"]),
+        entries=int(told["cache_entries"]),
+        bytes=int(told["cache_bytes"]),
+    )

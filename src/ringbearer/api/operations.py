@@ -8,7 +8,7 @@ import msgspec
 from ringbearer.api.alerts import AlertsQuery, ChannelWithSecret, NewChannel, NewSilence, RuleBody
 from ringbearer.api.answers import Page
 from ringbearer.api.breakers import Breaker, BreakerChange
-from ringbearer.api.cache import Warming
+from ringbearer.api.cache import CacheAnswer, Warming
 from ringbearer.api.deliveries import (
     DeliveriesQuery,
     ReplayBody,
@@ -27,7 +27,7 @@ from ringbearer.api.reports import ReportQuery
 from ringbearer.api.scaling import ForecastQuery, Scaling, ScalingChange, Slas
 from ringbearer.api.shapes import ShapeBody, ShapesQuery
 from ringbearer.api.suppliers import SupplierBody
-from ringbearer.cache.results import CacheOptimizationResult, CachePerformance, WarmingResult
+from ringbearer.cache.results import CacheOptimizationResult, WarmingResult
 from ringbearer.cache.shelf import DeliveryMetrics
 from ringbearer.delivery.sample import Preview
 from ringbearer.domain.alerts import Alert, Channel, Rule, Silence
@@ -493,8 +493,8 @@ MANAGEMENT: tuple[Operation, ...] = (
         "/v1/cache",
         "getCache",
         "Cache",
-        "See how the cache of endpoints does in the process that answers.",
-        CachePerformance,
+        "See how the cache of endpoints does in the process that answers, and in short in all others.",
+        CacheAnswer,
         keys=_OPERATORS,
     ),
     Operation(

@@ -95,7 +95,7 @@ async def _serve(services: Services) -> None:
         front.pulse.stop()  # whose viewers' connections would otherwise stay until they are cut
 
     on_stop(stop)
-    signals = ProcessSignals(services.telemetry)
+    signals = ProcessSignals(services.telemetry, services.cache.signals)
     presence = services.presence("serve", signals)
     leadership = services.leadership(
         STEERING,

@@ -91,8 +91,9 @@ class Flights:
     def _board(self, supplier_id: str) -> _Flight:
         flight = self._boarding
         if flight is None or len(flight.ids) >= MOST:
-            flight = self._boarding = _Flight([])
+            flight = _Flight([])
             self._threads.submit(self._depart, flight)
+            self._boarding = flight  # it waits for the lock before it departs
         flight.ids.append(supplier_id)
         self._by_id[supplier_id] = flight
         return flight

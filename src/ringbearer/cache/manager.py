@@ -40,6 +40,7 @@ FOLLOW_SECONDS = 0.5
 WARM_SECONDS = 10.0
 """For how long whoever starts waits for warming at most."""
 
+_START_SECONDS, _PEAK_SECONDS = 3_600.0, 24 * 3_600.0  # for which what was warmed has room, asked for or not
 _WEEK, _DAY, _HOUR = 7 * 86_400 * clock.SECOND, 86_400 * clock.SECOND, 3_600 * clock.SECOND
 
 
@@ -229,7 +230,7 @@ class WebhookCacheManager:
             version_age=reader.confirmed_ago,
             trusted=reader.trusted,
             lifetime=self._l1.lifetime,
-            warm=self._last_warming is not None,
+            warm=self.warm,
             warming=self._progress,
             last_optimization=self._tuner.last,
             last_warming=self._last_warming,
@@ -238,6 +239,22 @@ class WebhookCacheManager:
     def figures(self) -> list[TierFigures]:
         """What each tier did since the process started, and how it stands."""
         return self._keeper.figures()
+
+    @property
+    def warm(self) -> bool:
+        """Whether this process has been warmed since it started."""
+        return self._last_warming is not None
+
+    def signals(self) -> dict[str, float]:
+        """What a process tells the others of its cache with each heartbeat."""
+        state, misses = self._l1.state(), self._reader.tallies["l1"].misses
+        return {
+            "warm": float(self.warm),
+            "cache_hits": float(self._reader.asked - misses),
+            "cache_misses": float(misses),
+            "cache_entries": float(state.entries or 0),
+            "cache_bytes": float(state.bytes or 0),
+        }
 
     # ── warming ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -302,7 +319,8 @@ class WebhookCacheManager:
     ) -> WarmingResult:
         if self._reader.version is None:  # what is read before the first look at it is not kept
             self._reader.refresh()
-        room = self._tuner.make_room(len(self._l1) + len(suppliers))
+        keep = _START_SECONDS if urgent else _PEAK_SECONDS
+        room = self._tuner.make_room(len(self._l1) + len(suppliers), keep=keep)
 
         def note(far: Progress) -> None:
             self._progress = far

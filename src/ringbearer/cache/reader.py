@@ -16,6 +16,8 @@ from ringbearer.storage.catalog import Catalog, Subscriptions
 
 _TIMED = 1023
 """One peek in so many and one is timed: reading a clock twice costs as much as the peek."""
+_MOST_DOUBTS = 50_000
+"""Suppliers doubted one by one; when there are more, everybody is."""
 _MAX_SEEN = 1 << 16
 """References that wait to be looked at; what comes beyond drives out the oldest."""
 
@@ -38,6 +40,7 @@ class Reader:
         self._counting = threading.Lock()
         self._doubts: dict[str, int] = {}
         self._doubt = itertools.count(1)
+        self._all_doubted = 0  # as if everybody had this number among the doubts; 0: nobody
         self._confirmed = clock.monotonic()
         self._trusted = True
         self.version: int | None = None
@@ -156,6 +159,8 @@ class Reader:
             for supplier_id, number in list(self._doubts.items()):
                 if number < doubts:
                     self._doubts.pop(supplier_id, None)
+            if self._all_doubted < doubts:
+                self._all_doubted = 0
             return changed
 
     def take_changes(self) -> int:
@@ -178,7 +183,8 @@ class Reader:
     def _load(self, supplier_ids: Sequence[str]) -> dict[str, Entry]:
         """In whichever thread asks first: from L2 what it has, from the store the rest, which L2 learns then."""
         version = self.version
-        believed = [] if version is None else [key for key in supplier_ids if key not in self._doubts]
+        nobody = version is None or self._all_doubted
+        believed = [] if nobody else [key for key in supplier_ids if key not in self._doubts]
         found = self._ask(self._l2, believed, version or 0) if believed else {}
         missing = [key for key in supplier_ids if key not in found]
         if missing:
@@ -207,6 +213,9 @@ class Reader:
         number = next(self._doubt)
         for supplier_id in supplier_ids:
             self._doubts[supplier_id] = number
+        if len(self._doubts) > _MOST_DOUBTS:  # the store is away, and is asked for ever new suppliers
+            self._doubts.clear()
+            self._all_doubted = number
 
     def _note(self, wanted: Sequence[str], hits: int) -> None:
         tally = self.tallies["l1"]

@@ -34,6 +34,8 @@ class Tuner:
         self._changes = 0.0
         self._supplier_seconds = 0.0
         self._watched_at = clock.monotonic()
+        self._kept_entries = 0
+        self._kept_until = 0.0
         self.last: CacheOptimizationResult | None = None
 
     def __repr__(self) -> str:
@@ -62,6 +64,7 @@ class Tuner:
                 curve,
                 Sizing(state.max_entries or 0, state.max_bytes or 0, None),
                 bytes_per_entry=per_entry,
+                least=self._kept_entries if clock.monotonic() < self._kept_until else 0,
                 max_bytes=self._max_bytes,
                 max_entries=self._max_entries,
             )
@@ -88,9 +91,15 @@ class Tuner:
         self._log(self.last)
         return self.last
 
-    def make_room(self, entries: int) -> int:
-        """Let the first tier hold at least so many entries, as far as its limits go; returns how many it holds."""
+    def make_room(self, entries: int, *, keep: float) -> int:
+        """Let the first tier hold at least so many entries for `keep` seconds, as far as its limits go.
+
+        Returns how many it holds.
+        """
         with self._lock:
+            now_seconds = clock.monotonic()
+            if entries >= self._kept_entries or now_seconds >= self._kept_until:
+                self._kept_entries, self._kept_until = entries, now_seconds + keep
             state = self._l1.state()
             held, now = state.bytes or 0, state.max_entries or 0
             wanted = min(self._max_entries, max(now, entries))

@@ -14,6 +14,7 @@ LEAST_REFERENCES = 200
 _HEADROOM = 1.25  # between what is needed and what is set, for the suppliers that come next
 _KNEE = 0.001  # a miss ratio so close to the best one within the limit counts as the best
 _LEAST_ENTRIES = 64
+_LEAST_BYTES = 8 * 1024 * 1024  # a supplier with 500 endpoints takes some 2 MiB
 _WORTH_IT = 0.1  # a change by less is left alone: shrinking throws away, and traffic is not the same twice
 _SHARE_CHANGED = 0.01  # of the entries that reach the end of their lives, how many may have changed meanwhile
 _SHORTEST, _LONGEST = 60.0, 24 * 3_600.0
@@ -37,12 +38,18 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 def size(
-    curve: Curve, before: Sizing, *, bytes_per_entry: float, max_bytes: int, max_entries: int
+    curve: Curve,
+    before: Sizing,
+    *,
+    bytes_per_entry: float,
+    max_bytes: int,
+    max_entries: int,
+    least: int = 0,
 ) -> Decision:
     """The smallest size that reaches the target within the limits, with some headroom.
 
     Where the target is out of reach, since suppliers are asked for the first time or the limit is too low, it is the
-    smallest size that does as well as any within the limits.
+    smallest size that does as well as any within the limits. `least` entries are kept room for in any case.
     """
     now = Sizing(before.entries, before.bytes, _ratio(curve, before.entries))
     if curve.references < LEAST_REFERENCES or bytes_per_entry <= 0:
@@ -57,17 +64,19 @@ def size(
     best = min(miss for _, miss in within)
     wanted = max(TARGET_MISS_RATIO, best + _KNEE)
     needed = next(entries for entries, miss in within if miss <= wanted)
-    entries = min(limit, max(_LEAST_ENTRIES, math.ceil(needed * _HEADROOM)))
-    after = Sizing(
-        entries, min(max_bytes, math.ceil(entries * bytes_per_entry * _HEADROOM)), _ratio(curve, entries)
-    )
+    entries = min(limit, max(_LEAST_ENTRIES, least, math.ceil(needed * _HEADROOM)))
+    room = max(_LEAST_BYTES, math.ceil(entries * bytes_per_entry * _HEADROOM))
+    after = Sizing(entries, min(max_bytes, room), _ratio(curve, entries))
     if abs(after.entries - now.entries) < _WORTH_IT * now.entries:
         return Decision(now, now, f"{needed} entries are needed, which is close to what is set")
     reached = (
         "reaches the target" if best <= TARGET_MISS_RATIO else "does as well as any size within the limit"
     )
+    warmed = f"; room for {least} that were warmed" if entries == least > needed else ""
     return Decision(
-        now, after, f"{needed} entries of {bytes_per_entry:.0f} bytes is the smallest size that {reached}"
+        now,
+        after,
+        f"{needed} entries of {bytes_per_entry:.0f} bytes is the smallest size that {reached}{warmed}",
     )
 
 

@@ -64,15 +64,32 @@ class _Performance(msgspec.Struct):
     last_warming: _Warmed | None
 
 
+class _Process(msgspec.Struct):
+    kind: str
+    host: str
+    pid: int
+    warm: bool
+    hits: int
+    misses: int
+    entries: int
+    bytes: int
+
+
+class _Answer(msgspec.Struct):
+    here: _Performance
+    processes: list[_Process]
+
+
 @app.command(help_epilogue=examples("ringbearer cache status", "ringbearer cache status --json"))
 def status(*, json: Json = False, connection: Connection = DEFAULT_CONNECTION) -> None:
-    """Show what each tier did since the process started, and how it stands."""
+    """Show what each tier did in the process that answers, and how memory does in all processes."""
     with connection.open() as client:
         answer = client.get(path("cache"))
     if json:
         output.print_json(answer)
         return
-    found = decode(answer, _Performance)
+    told = decode(answer, _Answer)
+    found = told.here
     output.print_table(
         (
             "tier",
@@ -115,6 +132,21 @@ def status(*, json: Json = False, connection: Connection = DEFAULT_CONNECTION) -
             ("size", found.last_optimization.reason if found.last_optimization else None),
             ("warmed", _warmed(found.last_warming) if found.last_warming else None),
         )
+    )
+    output.print_table(
+        ("process", "host", "pid", "warm", "hit ratio", "entries", "MiB"),
+        [
+            (
+                process.kind,
+                process.host,
+                process.pid,
+                "yes" if process.warm else "no",
+                _share(process.hits / asked if (asked := process.hits + process.misses) else None),
+                process.entries,
+                f"{process.bytes / 2**20:.1f}",
+            )
+            for process in told.processes
+        ],
     )
 
 

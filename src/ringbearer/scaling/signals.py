@@ -11,7 +11,9 @@
 | `slots`, `held` | work | how many deliveries it may hold, and holds |
 | `settled`, `attempts`, `retries` | work | per second; retries are the attempts that were not the first |
 | `store_seconds` | work | mean duration of the transactions that claim and settle |
-| `warm`, `draining` | work | 1 when its cache is warm; 1 while it only finishes what it has |
+| `warm` | serve, work | 1 when its cache is warm |
+| `cache_hits`, `cache_misses`, `cache_entries`, `cache_bytes` | serve, work | its cache's first tier, since it started |
+| `draining` | work | 1 while it only finishes what it has |
 | `minimum`, `maximum`, `workers` | up | how many workers it may run, and runs |
 """
 
