@@ -46,7 +46,7 @@ from ringbearer.queue.optimizer import WebhookQueueOptimizer
 from ringbearer.queue.reconciler import Reconciler
 from ringbearer.queue.redis import RedisQueue
 from ringbearer.queue.steering import Steering
-from ringbearer.redis_link import open_redis, parse
+from ringbearer.redis_link import RedisLink, open_redis, parse
 from ringbearer.relay import Relay
 from ringbearer.scaling.signals import ProcessSignals
 from ringbearer.settings import Settings
@@ -89,7 +89,7 @@ class Services:
         self.vault = Vault(settings.vault_keys())
         self.storage = open_storage(settings.store_url, self.vault, prepare=settings.database_prepare)
         self.redis = None if settings.redis_url is None else open_redis(settings.redis_url, self.vault)
-        self.bell = _bell(settings, listen=listen)
+        self.bell = _bell(settings, self.redis, listen=listen)
         self.index = None if self.redis is None else RedisIndex(self.redis, self.telemetry)
         self.queue = self._queue()
         self.cache = _cache(settings, self.storage, self.vault, self.telemetry)
@@ -261,9 +261,13 @@ def _store_admin_key(storage: Storage, key: str) -> None:
     storage.catalog.add_key(made, digest(key))
 
 
-def _bell(settings: Settings, *, listen: bool) -> Bell:
+def _bell(settings: Settings, redis: RedisLink | None, *, listen: bool) -> Bell:
     if settings.embedded:
         return SocketBell(settings.data_dir / "run", listen=listen)
+    if redis is not None and not settings.database_prepare:  # a pooler that forbids LISTEN stands between
+        from ringbearer.cache.pubsub import RedisBell
+
+        return RedisBell(redis, name="work")
     return PostgresBell(settings.store_url, listen=listen, pooled=not settings.database_prepare)
 
 
