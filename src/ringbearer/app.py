@@ -366,7 +366,7 @@ async def _work(services: Services) -> None:
     services.monitor.start()
     presence.start()
     leadership.start()
-    tending = _tending(services, processor)
+    tending = _tending(services, processor, optimizer)
     for looper in tending:
         looper.start()
     await asyncio.wait([warming])
@@ -386,13 +386,18 @@ async def _work(services: Services) -> None:
         raise thread.error
 
 
-def _tending(services: Services, processor: HighPerformanceWebhookProcessor) -> list[Looper]:
+def _tending(
+    services: Services, processor: HighPerformanceWebhookProcessor, optimizer: WebhookQueueOptimizer
+) -> list[Looper]:
     """What keeps a worker's processor in step with the others, and with what it meets."""
 
     async def watch_memory() -> None:
         processor.watch_memory()
         if processor.appetite < 1.0:
             await processor.optimize_memory_usage()
+
+    async def park() -> None:
+        await asyncio.to_thread(optimizer.park_crowded, now=clock.now())
 
     async def tune() -> None:
         await processor.optimize_http_connections()
@@ -404,6 +409,7 @@ def _tending(services: Services, processor: HighPerformanceWebhookProcessor) -> 
 
     return [
         Looper("breakers", follow, interval=_FOLLOW_SECONDS),
+        Looper("parker", park, interval=_FOLLOW_SECONDS),
         Looper("memory", watch_memory, interval=_MEMORY_SECONDS),
         Looper("tuner", tune, interval=_TUNE_SECONDS),
     ]

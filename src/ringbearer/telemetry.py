@@ -89,7 +89,7 @@ class DeliveriesSettled(Report, frozen=True):
 
 
 class DeliveriesMoved(Report, frozen=True):
-    """Background work moved deliveries: `how` is staged, rescued, held, unheld, cancelled, promoted, replayed."""
+    """Background work moved deliveries: `how` is staged, rescued, held, unheld, cancelled, promoted, replayed, ranked, parked."""
 
     how: str
     count: int

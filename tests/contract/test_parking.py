@@ -148,3 +148,14 @@ def test_nothing_to_do_is_nothing_done(storage: Storage) -> None:
     assert storage.ledger.parking.unpark([], now=NOW) == 0
     assert storage.ledger.parking.unpark(["ep_unknown"], now=NOW) == 0
     assert one(storage, "SELECT count(*) FROM parked") == 0
+
+
+def test_a_brief_park_keeps_nothing_out_that_arrives_later(storage: Storage) -> None:
+    """There may be room again by then; whoever claims it finds out."""
+    fill(storage, 4)
+    brief = Park("ep_full", UNTIL, 70 * clock.SECOND, "it takes no more at a time", brief=True)
+    assert storage.ledger.parking.park([brief], now=NOW) == 4
+    assert dues(storage) == [0, 70, 120, 120]
+    assert len(storage.ledger.parking) == one(storage, "SELECT count(*) FROM parked") == 0
+    fill(storage, 1)
+    assert len(claim(storage)) == 1

@@ -7,8 +7,10 @@ import pytest
 
 from contract.making import counted
 from delivery.stage import LONG, Stage
+from ringbearer import clock
 from ringbearer.domain.deliveries import Lease, State
-from ringbearer.misbehaving import OK, Rogue, Rogues, says
+from ringbearer.domain.endpoints import RateLimit
+from ringbearer.misbehaving import OK, Rogue, Rogues, never_answers, says
 from ringbearer.queue.base import Demand, Queue
 from ringbearer.queue.database import DatabaseQueue
 from ringbearer.queue.optimizer import WebhookQueueOptimizer
@@ -120,3 +122,30 @@ def test_a_worker_follows_the_plan_while_it_runs(storage: Storage, receiver: Rog
         plans.append(QueuePlan(weights=(1, 1, 1, 1), batch_size=60, prefetch=1.0))
         stage.until_state(stage.publish(endpoint, 10), State.DELIVERED)
         assert stage.queue.asked[-1] == [15, 15, 15, 15]
+
+
+@pytest.mark.parametrize("limit", ["rate", "concurrency"])
+def test_what_stands_behind_a_full_endpoint_leaves_the_way(
+    storage: Storage, receiver: Rogue, limit: str
+) -> None:
+    given: dict[str, object] = {"rate_limit": RateLimit(requests=1, period=60)}
+    if limit == "concurrency":
+        given = {"max_concurrency": 1}
+    with Rogues() as rogues, Stage(storage, slots=400, grace=0.1) as stage:
+        slow = rogues.serve(never_answers)
+        full = stage.endpoint(slow.url if limit == "concurrency" else receiver.url, **given)
+        stage.publish(full, 600)
+        stage.until(lambda: len(stage.worker.crowded._parks) > 0)
+        optimizer = optimizer_of(stage)
+
+        def parked() -> bool:
+            optimizer.park_crowded(now=clock.now())
+            ready = storage.ledger.depth()
+            return sum(d.count for d in ready if d.state is State.READY) == 0
+
+        stage.until(parked)
+        free = stage.endpoint(receiver.url)
+        stage.until_state(stage.publish(free, 5), State.DELIVERED)
+        assert "ep_" not in repr(stage.worker.crowded)
+        later = storage.history.count(Filter(state=State.SCHEDULED))
+        assert later > 500

@@ -15,6 +15,7 @@ from ringbearer.errors import StoreUnavailable
 from ringbearer.priority import Shares
 from ringbearer.queue.base import Demand, Queue
 from ringbearer.queue.bell import Bell
+from ringbearer.queue.crowded import MANY, Crowded
 from ringbearer.queue.measures import Measures
 from ringbearer.queue.plan import QueuePlan
 from ringbearer.storage.catalog import Catalog
@@ -112,6 +113,7 @@ class WorkLoop:
         self._plan = plan()
         self._shares = Shares(self._plan.weights)
         self.measures = Measures()
+        self.crowded = Crowded()
         self._held: dict[str, Lease] = {}
         self._unsettled: list[Outcome] = []
         self._stopping = threading.Event()
@@ -285,7 +287,10 @@ class WorkLoop:
         for lease in leases:
             self._held[lease.delivery_id] = lease
         try:
-            self._add(self._processor.begin(leases))
+            unsent = self._processor.begin(leases)
+            if len(unsent) >= MANY:
+                self.crowded.note(unsent)
+            self._add(unsent)
         except StoreUnavailable as error:
             self._failed("load", error)
             self._next_claim = clock.monotonic() + _STORE_PAUSE

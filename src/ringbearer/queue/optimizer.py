@@ -144,6 +144,18 @@ class WebhookQueueOptimizer:
             raise Conflict("this optimizer has no loop: it steers; workers have one")
         return self.loop
 
+    def park_crowded(self, *, now: int) -> int:
+        """Park what stands behind deliveries that this worker had to put back in number; returns how many moved.
+
+        Blocks, for as long as it takes to walk over what is ready: not for the loop's own thread.
+        """
+        parking = self._ledger.parking
+        crowded = [park for park in self._own_loop().crowded.take() if park.endpoint_id not in parking]
+        moved = parking.park(crowded, now=now)
+        if moved:
+            self._telemetry.emit(DeliveriesMoved("parked", moved))
+        return moved
+
     # ── sizes and shares ────────────────────────────────────────────────────────────────────────────────
 
     async def optimize_queue_processing(

@@ -22,6 +22,7 @@ _LOOK = 20_000  # deliveries that are looked up at a time
 _LONGEST = (
     3_600 * clock.SECOND
 )  # how far they are spread; those beyond it come together, and are parked again
+_BRIEF = 120 * clock.SECOND
 _OVERLAP = 5 * clock.SECOND
 
 _encode = msgspec.json.Encoder().encode
@@ -35,6 +36,9 @@ class Park(msgspec.Struct, frozen=True, gc=False):
     until: int
     spacing: int
     reason: str
+    brief: bool = False
+    """Parked on the word of one moment, as when there was no room: it is looked at again within two minutes, and
+    what arrives is not parked, so that whoever finds room again is not held up."""
 
 
 class _Place(NamedTuple):
@@ -55,7 +59,8 @@ class _Line:
     def take(self) -> int:
         """When the next one is due."""
         due = self.next_due
-        self.next_due = min(due + self.park.spacing, self.park.until + _LONGEST)
+        longest = _BRIEF if self.park.brief else _LONGEST
+        self.next_due = min(due + self.park.spacing, self.park.until + longest)
         return due
 
 
@@ -122,12 +127,12 @@ class Parking:
         if not parks:
             return 0
         lines = {park.endpoint_id: _Line(park) for park in parks}
-        with self._database.write(durable=False) as connection:
-            connection.execute(
-                self._write, {"rows": _text([msgspec.structs.astuple(p) for p in parks]), "now": now}
-            )
+        told = [(p.endpoint_id, p.until, p.spacing, p.reason) for p in parks if not p.brief]
+        if told:
+            with self._database.write(durable=False) as connection:
+                connection.execute(self._write, {"rows": _text(told), "now": now})
         with self._lock:
-            self._lines |= lines
+            self._lines |= {park.endpoint_id: lines[park.endpoint_id] for park in parks if not park.brief}
         moved = 0
         for places in self._look(self._ready, lines, {}):
             for start in range(0, len(places), _CHUNK):
