@@ -20,6 +20,7 @@ from contract.making import (
 )
 from ringbearer import clock
 from ringbearer.domain.deliveries import Lease, State
+from ringbearer.priority import Shares
 from ringbearer.storage.base import Storage
 from ringbearer.storage.vault import generate_key
 
@@ -228,3 +229,22 @@ def test_of_a_mixed_batch_the_lost_ones_are_left_out(storage: Storage) -> None:
     assert storage.ledger.settle(batch, now=clock.now()) == {leases[0].delivery_id, leases[3].delivery_id}
     assert one(storage, "SELECT count(*) FROM attempts") == 2
     assert counted(storage) == rows(storage) == {(NORMAL, State.LEASED): 2, (NORMAL, State.DEAD): 1}
+
+
+# ── no starvation ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_bulk_delivery_waits_for_fifteen_slots_at_most_however_much_else_there_is(storage: Storage) -> None:
+    """Saturation: whatever is claimed from the other lanes is replaced at once."""
+    shares = Shares()
+    fill(storage, 40, 40, 40)
+    for round_ in range(3):
+        fill(storage, 0, 0, 0, 1)
+        waited = 0
+        while True:
+            (lease,) = storage.ledger.claim(shares.quotas(1), worker="w", until=LATER)
+            waited += 1
+            if lease.lane == BULK:
+                break
+            fill(storage, *(int(lane == lease.lane) for lane in range(3)))
+        assert waited <= 15, round_
