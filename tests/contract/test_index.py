@@ -232,7 +232,6 @@ def test_a_restart_without_data_is_noticed(own: Indexed, own_server: Server) -> 
     made = own.accept(30)
     own_server.kill()
     assert len(own.claim(0, 0, 5, 0)) == 5
-    own.accept(0)
     own_server.start()
     back(own)
     assert own.used["rebuilt"] == 25
@@ -280,13 +279,13 @@ def test_a_full_redis_is_done_without(own: Indexed, own_server: Server) -> None:
     assert sorted(own.drain()) == sorted(delivery_ids(made))
 
 
-def test_a_redis_that_stands_still_costs_one_wait(own: Indexed, own_server: Server) -> None:
+def test_a_redis_that_stands_still_is_done_without(own: Indexed, own_server: Server) -> None:
     made = own.accept(10)
     assert own_server.process is not None
     os.kill(own_server.process.pid, signal.SIGSTOP)
     try:
         assert sorted(own.drain()) == sorted(delivery_ids(made))
-        assert len(own.failures) == 1
+        assert own.failures
     finally:
         os.kill(own_server.process.pid, signal.SIGCONT)
     back(own)
