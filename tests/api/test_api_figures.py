@@ -88,6 +88,14 @@ def test_the_service_as_a_whole(measured: Api) -> None:
     assert queue["lanes"][0]["wait"]["count"] == 2
     throughput = reader.get("/v1/figures/throughput").json()
     assert sum(minute["accepted"] for minute in throughput["minutes"]) == 3
+    alert = measured.alert()
+    overview = reader.get("/v1/figures/overview?window=600").json()
+    assert (overview["errors"]["attempts"], overview["queue"]["lanes"][0]["lane"]) == (3, "urgent")
+    assert [firing["id"] for firing in overview["alerts"]] == [alert.id]
+    levels = reader.get("/v1/slos").json()
+    assert {o["objective"]: o["total"] for o in levels["objectives"]}["success/all"] == 2
+    patterns = reader.get("/v1/figures/patterns").json()
+    assert patterns["anomalies"] == []
     errors = reader.get("/v1/figures/errors?window=600").json()
     assert (errors["attempts"], errors["receiver"]) == (3, 1)
 

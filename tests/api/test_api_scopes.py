@@ -69,6 +69,8 @@ OPERATORS_ONLY = {
     "getThroughput",
     "getErrors",
     "getServiceLevels",
+    "getPatterns",
+    "getOverview",
     "getCache",
     "listAlerts",
     "getAlert",

@@ -1,5 +1,6 @@
 """The report of a month: its sums are those of what was measured, and each form of it says the same."""
 
+import asyncio
 import csv
 import io
 import json
@@ -16,6 +17,7 @@ from ringbearer.domain.deliveries import State
 from ringbearer.errors import InvalidInput
 from ringbearer.monitor.bookkeeping import report_last_month
 from ringbearer.monitor.burning import BurnBook
+from ringbearer.monitor.monitor import WebhookPerformanceMonitor
 from ringbearer.monitor.recorder import Recorder
 from ringbearer.monitor.rendering import as_csv, as_html
 from ringbearer.monitor.report import Report, bounds, build, month_before
@@ -113,6 +115,23 @@ def test_the_lines_for_spreadsheets_say_the_same(june: Storage) -> None:
     assert (total["delivered"], total["dead"]) == ("340", "1")
     hostile = msgspec.structs.replace(report.suppliers[0], key="=1+1")
     assert "'=1+1" in as_csv(msgspec.structs.replace(report, suppliers=[hostile]))
+
+
+def test_the_seasons_patterns_come_from_what_was_measured(
+    june: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = JULY + 6 * 3_600 * clock.SECOND
+    while sum_up(june.rollups, now=now):
+        pass
+    monkeypatch.setattr(clock, "now", lambda: now)
+    monitor = WebhookPerformanceMonitor(storage=june, telemetry=Telemetry(), process="reader")
+    found = asyncio.run(monitor.track_seasonal_performance_patterns())
+    noons = {baseline.hour_of_week: baseline for baseline in found.week if baseline.delivered}
+    assert sorted(noons) == [day * 24 + 12 for day in range(7)]
+    assert [(b.delivered, b.weeks) for hour, b in noons.items() if b.peak] == [(20, 4)]
+    assert found.peak_factor == 2
+    assert len(found.year) == 30
+    assert found.anomalies == []
 
 
 def test_last_month_is_kept_once_its_hours_are_summed_up(june: Storage) -> None:

@@ -65,6 +65,8 @@ HANDLERS = (
     figures.get_throughput,
     figures.get_errors,
     figures.get_service_levels,
+    figures.get_patterns,
+    figures.get_overview,
     reports.get_report,
     alerts.list_alerts,
     alerts.get_alert,

@@ -120,3 +120,25 @@ async def get_service_levels(request: ApiRequest, key: Key, services: ApiService
     require(key, Action.SEE_SERVICE)
     query = read_query(request, LevelsQuery)
     return json_answer(await services.monitor.monitor_sla_compliance(query.window))
+
+
+class SeasonQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How much of the past the week is made of."""
+
+    weeks: Annotated[int, Meta(ge=2, le=52, description="how many weeks, from 2 to 52")] = 8
+
+
+@get("/v1/figures/patterns")
+async def get_patterns(request: ApiRequest, key: Key, services: ApiServices) -> Response[bytes]:
+    """What is usual for each hour of the week and day of the year, and which hours stand out."""
+    require(key, Action.SEE_SERVICE)
+    query = read_query(request, SeasonQuery)
+    return json_answer(await services.monitor.track_seasonal_performance_patterns(query.weeks))
+
+
+@get("/v1/figures/overview")
+async def get_overview(request: ApiRequest, key: Key, services: ApiServices) -> Response[bytes]:
+    """All that a person looks at first."""
+    require(key, Action.SEE_SERVICE)
+    query = read_query(request, WindowQuery)
+    return json_answer(await services.monitor.generate_performance_dashboard(query.window))

@@ -18,7 +18,7 @@ from ringbearer.api.deliveries import (
 from ringbearer.api.endpoint_forms import EndpointChange, NewEndpoint
 from ringbearer.api.endpoints import EndpointWithSecret, NewSecret, PreviewBody, Rotation
 from ringbearer.api.events import EventDetail
-from ringbearer.api.figures import FiguresAnswer, FiguresQuery, LevelsQuery, WindowQuery
+from ringbearer.api.figures import FiguresAnswer, FiguresQuery, LevelsQuery, SeasonQuery, WindowQuery
 from ringbearer.api.ingest import BatchAnswer
 from ringbearer.api.keys import KeyWithText, NewKey
 from ringbearer.api.order import Peaks, PeaksQuery, Priorities, Rehearsal, RehearsalQuery, SeasonAnswer
@@ -40,7 +40,14 @@ from ringbearer.domain.scaling import Decision
 from ringbearer.domain.suppliers import Supplier
 from ringbearer.monitor.channels import Message
 from ringbearer.monitor.report import Report
-from ringbearer.monitor.results import ErrorRates, ProcessingTimeMetrics, SlaCompliance, ThroughputMetrics
+from ringbearer.monitor.results import (
+    Dashboard,
+    ErrorRates,
+    ProcessingTimeMetrics,
+    SlaCompliance,
+    ThroughputMetrics,
+)
+from ringbearer.monitor.seasonal import SeasonalPatterns
 from ringbearer.queue.plan import QueuePlan
 from ringbearer.queue.results import QueuePerformance
 from ringbearer.rules import PriorityConfiguration
@@ -518,6 +525,24 @@ MANAGEMENT: tuple[Operation, ...] = (
         keys="admin",
         body=Warming,
         body_required=False,
+    ),
+    _get(
+        "/v1/figures/patterns",
+        "getPatterns",
+        "Figures",
+        "What is usual for each hour of the week and day of the year, peak days apart, and which hours stand out.",
+        SeasonalPatterns,
+        keys=_OPERATORS,
+        query=SeasonQuery,
+    ),
+    _get(
+        "/v1/figures/overview",
+        "getOverview",
+        "Figures",
+        "All that a person looks at first: rates, lanes, errors, service levels, alerts, processes, breakers.",
+        Dashboard,
+        keys=_OPERATORS,
+        query=WindowQuery,
     ),
     _get(
         "/v1/slos",

@@ -30,7 +30,7 @@ class BurnBook:
     ) -> None:
         self._rollups = rollups
         self._reader = Reader(rollups)
-        self._peak = peak
+        self.peak = peak
         self.objectives = objectives
         self._tallies: dict[int, dict[str, Tally]] = {}
         self._upto: int | None = None
@@ -44,7 +44,7 @@ class BurnBook:
 
     def is_peak(self, now: int) -> bool:
         """Whether it is a peak day."""
-        return self._peak(clock.to_datetime(now))
+        return self.peak(clock.to_datetime(now))
 
     def _read(self, now: int) -> None:
         minute = Level.MINUTE.span

@@ -87,14 +87,20 @@ def percentiles(sketch: Sketch) -> Percentiles:
 
 
 def pieces(
-    since: int, until: int, *, marks: Mapping[Level, int], minutes_from: int, hours_from: int
+    since: int,
+    until: int,
+    *,
+    marks: Mapping[Level, int],
+    minutes_from: int,
+    hours_from: int,
+    coarsest: Level = Level.DAY,
 ) -> list[tuple[Level, int, int]]:
     """Which level answers which part of a window: whole days and hours where they are summed up, minutes else.
 
     Minutes before `minutes_from` and hours before `hours_from` are not kept: there the level above answers with
-    the spans that begin in the window. All are stored times.
+    the spans that begin in the window. All are stored times. With a `coarsest` level no longer spans are taken.
     """
-    return _pieces(Level.DAY, since, until, marks, {Level.MINUTE: minutes_from, Level.HOUR: hours_from})
+    return _pieces(coarsest, since, until, marks, {Level.MINUTE: minutes_from, Level.HOUR: hours_from})
 
 
 def _pieces(
@@ -119,6 +125,11 @@ def _pieces(
         (level, start, end),
         *_pieces(below, end, until, marks, kept),
     ]
+
+
+def _within(step: int) -> Level:
+    """The level with the longest spans that are no longer than a step."""
+    return max((level for level in Level if level.span <= step), default=Level.MINUTE)
 
 
 class Reader:
@@ -161,7 +172,8 @@ class Reader:
         A step shorter than the spans that are kept of that time gets those spans whole.
         """
         found: dict[int, Figures] = {}
-        for row in self.rows(dimension, since=since, until=until, now=now, key=key):
+        coarsest = _within(step)
+        for row in self.rows(dimension, since=since, until=until, now=now, key=key, coarsest=coarsest):
             if wanted(row.key):
                 found.setdefault(row.at // step * step, Figures()).add(row)
         return dict(sorted(found.items()))
@@ -171,13 +183,21 @@ class Reader:
     ) -> dict[int, int]:
         """How many attempts, or whatever a flow counts, by spans as in `series`; without their distributions."""
         found: dict[int, int] = {}
-        for row in self.rows(dimension, since=since, until=until, now=now, key=key):
+        coarsest = _within(step)
+        for row in self.rows(dimension, since=since, until=until, now=now, key=key, coarsest=coarsest):
             at = row.at // step * step
             found[at] = found.get(at, 0) + row.attempts
         return found
 
     def rows(
-        self, dimension: str, *, since: int, until: int, now: int, key: str | None = None
+        self,
+        dimension: str,
+        *,
+        since: int,
+        until: int,
+        now: int,
+        key: str | None = None,
+        coarsest: Level = Level.DAY,
     ) -> Iterator[Rollup]:
         """The rows that answer a window, of whichever level is the coarsest that does."""
         many = dimension in MANY
@@ -185,6 +205,7 @@ class Reader:
             since // Level.MINUTE.span * Level.MINUTE.span,
             until,
             marks=self._rollups.marks(),
+            coarsest=coarsest,
             minutes_from=now - (MINUTES_KEPT_OF_MANY if many else MINUTES_KEPT),
             hours_from=now - (HOURS_KEPT_OF_MANY if many else HOURS_KEPT),
         )

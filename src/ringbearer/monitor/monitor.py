@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -17,11 +18,12 @@ from ringbearer.errors import InvalidInput, StoreUnavailable
 from ringbearer.looper import Looper
 from ringbearer.monitor.alerting import look, rules_of
 from ringbearer.monitor.burning import BurnBook
-from ringbearer.monitor.figures import Figures, Reader, percentiles
+from ringbearer.monitor.figures import DAYS_KEPT, Figures, Reader, percentiles
 from ringbearer.monitor.recorder import DIMENSIONS, STAGES, Recorder
 from ringbearer.monitor.report import Report, build
 from ringbearer.monitor.results import (
     CommitTimes,
+    Dashboard,
     DegradationAlerts,
     DegradationThreshold,
     DeliveryTimes,
@@ -36,8 +38,10 @@ from ringbearer.monitor.results import (
     degradation_rules,
     measured,
 )
+from ringbearer.monitor.seasonal import Hour, SeasonalPatterns, patterns
 from ringbearer.monitor.slo import Burn, compliance, tally
 from ringbearer.storage.base import Storage
+from ringbearer.storage.rollups import Level
 from ringbearer.telemetry import AttemptMade, AttemptsMade, Telemetry
 
 _log = logging.getLogger(__name__)
@@ -223,6 +227,23 @@ class WebhookPerformanceMonitor:
         """
         return await asyncio.to_thread(self._degradation, threshold)
 
+    async def track_seasonal_performance_patterns(self, weeks: int = 8) -> SeasonalPatterns:
+        """What is usual for each hour of the week and day of the year, peak days apart, and which hours stand out.
+
+        The week is that of the last `weeks` weeks, the year that of the last 400 days.
+        """
+        return await asyncio.to_thread(self._seasonal, weeks)
+
+    async def generate_performance_dashboard(self, window: float = DEFAULT_WINDOW) -> Dashboard:
+        """All that a person looks at first, as it is now: rates, lanes, errors, levels, alerts, workers, breakers."""
+        throughput, queue, errors, levels = await asyncio.gather(
+            self.track_throughput_metrics(window),
+            self.monitor_queue_processing_times(window),
+            self.monitor_error_rates(window),
+            self.monitor_sla_compliance(),
+        )
+        return await asyncio.to_thread(self._dashboard, throughput, queue, errors, levels)
+
     # ── in a thread ─────────────────────────────────────────────────────────────────────────────────────
 
     def _processing_times(self, window: float) -> ProcessingTimeMetrics:
@@ -338,6 +359,47 @@ class WebhookPerformanceMonitor:
             began=[a for a in changed if a.state != "resolved" and a.rule.startswith("degraded_")],
             firing=[a for a in book.live() if a.state == "firing"],
             reason="; ".join(f"{r.id}: beyond {r.threshold:g}" for r in rules) or "no threshold is set",
+        )
+
+    def _seasonal(self, weeks: int) -> SeasonalPatterns:
+        now = clock.now()
+        hour, day = Level.HOUR.span, Level.DAY.span
+        first = now - DAYS_KEPT
+        days = {
+            clock.to_datetime(at): figures.delivered
+            for at, figures in self.series(first // day * day, now // day * day, day).items()
+        }
+        since = max(now - weeks * 7 * day, min((clock.from_datetime(at) for at in days), default=now - day))
+        hours = {}
+        for at, figures in self.series(since // hour * hour, now // hour * hour, hour).items():
+            moment = clock.to_datetime(at)
+            reach = figures.stage("reach").percentile(0.95)
+            hours[moment] = Hour(at=moment, delivered=figures.delivered, reach_p95=reach)
+        return patterns(
+            hours,
+            since=clock.to_datetime(since // hour * hour),
+            until=clock.to_datetime(now // hour * hour),
+            peak=self.book.peak,
+            days=days,
+        )
+
+    def _dashboard(
+        self,
+        throughput: ThroughputMetrics,
+        queue: ProcessingTimeMetrics,
+        errors: ErrorRates,
+        levels: SlaCompliance,
+    ) -> Dashboard:
+        storage = self._storage
+        return Dashboard(
+            at=clock.to_datetime(clock.now()),
+            throughput=throughput,
+            queue=queue,
+            errors=errors,
+            levels=levels,
+            alerts=[alert for alert in storage.alerts.live() if alert.state == "firing"],
+            processes=sorted(Counter(node.kind for node in storage.nodes.alive()).items()),
+            breakers_open=storage.breakers.count_open(),
         )
 
     async def _flush(self) -> float | None:

@@ -181,3 +181,18 @@ def degradation_rules(threshold: DegradationThreshold) -> list[Rule]:
                 )
             )
     return found
+
+
+class Dashboard(msgspec.Struct, frozen=True, kw_only=True):
+    """How the service does, on one page."""
+
+    at: Moment
+    throughput: ThroughputMetrics
+    queue: ProcessingTimeMetrics
+    errors: ErrorRates
+    levels: SlaCompliance
+    alerts: list[Alert]
+    """Those that fire."""
+    processes: list[tuple[str, int]]
+    """How many processes of each kind are alive."""
+    breakers_open: int
