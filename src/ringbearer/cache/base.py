@@ -46,6 +46,8 @@ class Tier(ABC):
     """A short word for metrics: l1, l2, l3."""
     lifetime: float = 3_600.0
     """Seconds after which an entry is no longer kept without having been read anew."""
+    failures: int = 0
+    """Round trips that failed without anybody having been told, since the start."""
 
     @abstractmethod
     def read(self, supplier_ids: Sequence[str], *, version: int) -> dict[str, Entry]:

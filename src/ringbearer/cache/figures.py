@@ -61,6 +61,7 @@ def figures(
     state: TierState,
     *,
     more_hits: int = 0,
+    more_failures: int = 0,
     evictions: int = 0,
     ages: Iterable[float] = (),
 ) -> TierFigures:
@@ -75,7 +76,7 @@ def figures(
         misses=tally.misses,
         hit_ratio=hits / asked if asked else None,
         writes=tally.writes,
-        failures=tally.failures,
+        failures=tally.failures + more_failures,
         evictions=evictions,
         entries=state.entries,
         bytes=state.bytes,

@@ -66,8 +66,11 @@ class Keeper:
             evictions=self._l1.evictions,
             ages=[age(entry, now) for _, entry in self._l1.entries()],
         )
-        shared = [] if isinstance(self._l2, NullTier) else [figures("l2", tallies["l2"], self._l2.state())]
-        return [memory, *shared, figures("l3", tallies["l3"], TierState())]
+        found = [memory]
+        if not isinstance(self._l2, NullTier):
+            state, failures = self._l2.state(), self._l2.failures
+            found.append(figures("l2", tallies["l2"], state, more_failures=failures))
+        return [*found, figures("l3", tallies["l3"], TierState())]
 
     def tell(self) -> None:
         """Report to telemetry what happened since the last time."""

@@ -209,6 +209,7 @@ class RedisTier(Tier):
 
     def _failed(self, error: RedisUnavailable) -> None:
         """Ask no more for a while: whoever asks next goes to the store at once."""
+        self.failures += 1
         if self._pause == 0.0:
             _log.warning("the cache goes on without Redis: %s", error)
         self._pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, 2 * self._pause))
