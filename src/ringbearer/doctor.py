@@ -14,6 +14,7 @@ from ringbearer.app import open_store
 from ringbearer.errors import ConfigurationError, RedisUnavailable, StoreUnavailable
 from ringbearer.redis_link import Script, open_redis
 from ringbearer.settings import Settings, unknown_variables
+from ringbearer.storage import outbox, tenancy
 from ringbearer.storage.base import Storage
 from ringbearer.storage.migration import pending
 from ringbearer.storage.vault import Vault
@@ -133,6 +134,9 @@ def _store(settings: Settings) -> Iterator[Finding]:
                 yield Finding("ok", "schema", "up to date")
                 yield from _durability(settings, storage)
                 yield from _sealed(storage)
+                if not settings.embedded:
+                    yield from _tenants(storage)
+                    yield from _outbox(storage)
     except (StoreUnavailable, ConfigurationError) as error:
         yield Finding("error", "store", str(error))
 
@@ -153,6 +157,35 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         yield Finding("warning", "redis", detail)
     else:
         yield Finding("ok", "redis", f"{link!r} answers")
+
+
+def _tenants(storage: Storage) -> Iterator[Finding]:
+    with storage.database.read() as connection:
+        hidden = connection.execute(text("SELECT row_security_active('jobs')")).scalar_one()
+        may = tenancy.available(connection)
+    if hidden:
+        detail = (
+            "this role does not own the tables, so that policies hide them: connect as the one that migrated"
+        )
+        yield Finding("error", "row level security", detail)
+    elif not may:
+        detail = (
+            f"the role {tenancy.ROLE} is missing, so that reads for suppliers' keys are bounded by their conditions "
+            f"alone: as a superuser, CREATE ROLE {tenancy.ROLE}; then see docs/supabase.md"
+        )
+        yield Finding("warning", "row level security", detail)
+    else:
+        yield Finding("ok", "row level security", "reads for suppliers' keys see their own rows alone")
+
+
+def _outbox(storage: Storage) -> Iterator[Finding]:
+    with storage.database.read() as connection:
+        refused = outbox.count_refused(connection)
+    if refused:
+        detail = (
+            f"{refused} emitted events are refused; {outbox.TABLE} tells why, and docs/supabase.md what to do"
+        )
+        yield Finding("warning", "outbox", detail)
 
 
 def _durability(settings: Settings, storage: Storage) -> Iterator[Finding]:

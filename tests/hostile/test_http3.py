@@ -45,7 +45,7 @@ class QuicReceiver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._server.close)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(_LONG)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -56,6 +56,11 @@ class QuicReceiver:
         self._server = await serve(
             "127.0.0.1", self.port, configuration=configuration, create_protocol=self._connected
         )
+
+    async def _end(self) -> None:
+        self._server.close()
+        for _ in range(3):  # transports are closed by callbacks
+            await asyncio.sleep(0)
 
     def _connected(self, *arguments: Any, **options: Any) -> QuicConnectionProtocol:
         self.connections += 1

@@ -26,6 +26,7 @@ _REFUSED = text(f"""
 UPDATE {TABLE} AS o SET refused_at = statement_timestamp(), reason = r.value ->> 1
 FROM jsonb_array_elements(CAST(:rows AS jsonb)) AS r(value) WHERE o.id = CAST(r.value ->> 0 AS bigint)
 """)
+_COUNT_REFUSED = text(f"SELECT count(*) FROM {TABLE} WHERE refused_at IS NOT NULL")
 
 
 class Emitted(NamedTuple):
@@ -56,3 +57,9 @@ def settle(connection: Connection, done: Collection[int], refused: Mapping[int, 
         connection.execute(_DONE, {"ids": list(done)})
     if refused:
         connection.execute(_REFUSED, {"rows": msgspec.json.encode(list(refused.items())).decode()})
+
+
+def count_refused(connection: Connection) -> int:
+    """How many events lie there that could not become one."""
+    count: int = connection.execute(_COUNT_REFUSED).scalar_one()
+    return count
