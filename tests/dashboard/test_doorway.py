@@ -30,9 +30,9 @@ def test_the_cookie_is_for_this_site_and_no_script(pages: Pages) -> None:
     assert "; Secure" in over_tls.log_in(pages.key("read")).headers["set-cookie"]
 
 
-@pytest.mark.parametrize("key", ["", "rb_wrong", "publish"])
+@pytest.mark.parametrize("key", ["", "rb_wrong", "publish", "scaling"])
 def test_a_wrong_key_is_told_so(pages: Pages, key: str) -> None:
-    answer = pages.browser(None).log_in(pages.key("publish") if key == "publish" else key)
+    answer = pages.browser(None).log_in(pages.key(key) if key in ("publish", "scaling") else key)
     assert answer.status_code == 401
     assert "set-cookie" not in answer.headers
     assert 'role="alert"' in answer.text

@@ -169,10 +169,15 @@ def require(key: Key, action: Action, supplier_id: str | None = None) -> None:
     Raises Forbidden when its scope never allows it, and NotFound when it is bound to another supplier: the
     answer is then the same whether that supplier exists or not.
     """
-    if action not in _ALLOWED[key.scope.partition(":")[0]]:
+    if not may(key, action):
         raise Forbidden(f"a key with the scope {key.scope!r} may not do this")
     if supplier_id is not None and not may_see(key, supplier_id):
         raise NotFound(f"there is no supplier {supplier_id!r}")
+
+
+def may(key: Key, action: Action) -> bool:
+    """Whether the key's scope reaches that far, for some supplier at least."""
+    return action in _ALLOWED[key.scope.partition(":")[0]]
 
 
 def may_see(key: Key, supplier_id: str) -> bool:

@@ -6,6 +6,7 @@ from urllib.parse import quote
 from litestar import Response, get, post
 
 from ringbearer import clock
+from ringbearer.api.auth import Action, may
 from ringbearer.dashboard import sessions
 from ringbearer.dashboard.rendering import HEADERS, page
 from ringbearer.dashboard.services import PageRequest, PageServices, query_of, read_change, read_form
@@ -30,13 +31,13 @@ async def log_in(request: PageRequest, services: PageServices) -> Response[str]:
     form = await read_form(request)
     presented, target = form.get("key", "").strip(), own_path(form.get("next"))
     key = await services.authenticator.find(digest(presented)) if presented else None
-    if key is None or key.scope == "publish":
+    if key is None or not may(key, Action.READ):
         services.attempts.failed(address)
         _audit.warning("a login was refused", extra={"address": address})
         wrong = (
             "There is no such key, or it was deleted."
             if key is None
-            else "This key may publish events only. Log in with an admin, read or supplier key."
+            else f"A {key.scope} key may not look at pages. Log in with an admin, read or supplier key."
         )
         return page("login.html", status=401, next=target, wrong=wrong)
     services.attempts.succeeded(address)
