@@ -46,6 +46,10 @@ class Stage:
         finally:
             self.receiver.fail = None
 
+    def alert_on_any_dead_letter(self) -> None:
+        """Have an alert fire as soon as there was one dead letter."""
+        self._call("PUT", "/v1/alert-rules/dead_letters", {"threshold": 0, "clear": 0, "for_seconds": 0})
+
     def state(self, delivery: str) -> str:
         """Where a delivery stands."""
         found: str = self._call("GET", f"/v1/deliveries/{delivery}")["state"]

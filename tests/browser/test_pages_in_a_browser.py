@@ -8,7 +8,17 @@ from playwright.sync_api import Browser, Page, expect
 
 from browser.stage import SUPPLIER, Stage
 
-PAGES = ("/", "/deliveries", "/dead-letters", "/suppliers", f"/suppliers/{SUPPLIER}", "/endpoints", "/season")
+PAGES = (
+    "/",
+    "/deliveries",
+    "/dead-letters",
+    "/suppliers",
+    f"/suppliers/{SUPPLIER}",
+    "/endpoints",
+    "/season",
+    "/service-levels",
+    "/alerts",
+)
 
 
 def test_a_delivery_appears_without_a_reload_and_can_be_inspected(page: Page, stage: Stage) -> None:
@@ -101,6 +111,18 @@ def test_an_endpoint_is_tested_paused_and_its_secret_rotated(page: Page, stage: 
     page.goto(f"/suppliers/{SUPPLIER}/endpoints/{stage.endpoint}")
     expect(page.get_by_role("heading", name="Facts")).to_be_visible()
     assert "whsec_" not in page.content()
+
+
+def test_an_alert_appears_without_a_reload_and_is_acknowledged(page: Page, stage: Stage) -> None:
+    page.goto("/alerts")
+    stage.failing_payment()
+    stage.alert_on_any_dead_letter()
+    alert = page.get_by_role("article", name="dead_letters")
+    expect(alert).to_be_visible(timeout=20_000)
+    alert.get_by_role("button", name="Acknowledge").click()
+    expect(page.get_by_text("nobody else is told of it")).to_be_visible()
+    expect(alert).to_contain_text("taken care of by")
+    expect(alert.get_by_role("button", name="Acknowledge")).to_have_count(0)
 
 
 def test_everything_is_reached_by_keyboard(browser: Browser, stage: Stage) -> None:

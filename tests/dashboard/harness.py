@@ -1,6 +1,7 @@
 """The pages over the API's own harness, and a browser's manners without a browser."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -25,8 +26,10 @@ class Pages(Api):
     def __init__(self, serving: Serving, directory: Path, *, changes_per_minute: int = 0) -> None:
         super().__init__(serving, directory, changes_per_minute=changes_per_minute)
         self.season = Season()
+        self.totals: Callable[[], dict[str, float]] = dict
         self.pulse = Pulse(
-            Looker(self.storage, figures=self.services.monitor.window, totals=dict), interval=0.05
+            Looker(self.storage, figures=self.services.monitor.window, totals=lambda: self.totals()),
+            interval=0.05,
         )
 
     def __enter__(self) -> Self:

@@ -9,15 +9,19 @@ from datetime import UTC, datetime, timedelta
 from html import unescape
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from dashboard.harness import Pages
+from ringbearer import clock
 from ringbearer.dashboard.inspector import spans
 from ringbearer.dashboard.rendering import duration, moment, number, percent, pretty_json, query
 from ringbearer.domain.deliveries import Attempt, State
 from ringbearer.domain.suppliers import Supplier
+from ringbearer.monitor.prometheus import PrometheusMetrics
+from ringbearer.telemetry import Telemetry
 
 PLAIN = ("/", "/deliveries", "/dead-letters", "/suppliers", "/endpoints")
-FIGURES = ("/season",)
+FIGURES = ("/season", "/service-levels", "/alerts")
 
 
 @pytest.mark.parametrize("path", PLAIN)
@@ -316,6 +320,17 @@ def test_the_live_page_ends_with_its_key(pages: Pages) -> None:
         assert "event: gone" in list(lines)
 
 
+def test_the_cache_is_seen_by_what_it_answered(pages: Pages) -> None:
+    assert "answered from memory" not in pages.browser("read").get("/").text
+    telemetry = Telemetry()
+    metrics = PrometheusMetrics(telemetry, registry=CollectorRegistry())
+    pages.totals = metrics.totals
+    metrics._cache.labels("l1", "hit").inc(99)
+    metrics._cache.labels("l1", "miss").inc(1)
+    metrics._cache.labels("l2", "miss").inc(1_000)
+    assert "99.00 % of look-ups answered from memory" in pages.browser("read").get("/").text
+
+
 def test_time_is_split_into_waiting_and_exchanges() -> None:
     at = datetime(2027, 6, 19, 14, tzinfo=UTC)
     attempts = [
@@ -381,3 +396,53 @@ def test_a_circuit_breaker_is_seen_and_forced_by_an_administrator_only(pages: Pa
     assert visitor.post(f"{here}/breaker", state="ajar").status_code == 422
     assert visitor.post(f"{here}/breaker", state="auto").status_code == 303
     assert "no breaker open" in visitor.get("/").text
+
+
+def test_an_alert_is_seen_acknowledged_and_silenced_by_an_administrator_only(pages: Pages) -> None:
+    alert = pages.alert().id
+    visitor = pages.browser("admin")
+    assert "Acknowledge" in visitor.get("/alerts").text
+    assert "1 alert fires" in visitor.get("/").text
+    looker = pages.browser("read")
+    assert "Acknowledge" not in looker.get("/alerts").text
+    looker.get("/")
+    for path in (f"/alerts/{alert}/acknowledge", "/alerts/silences"):
+        assert looker.post(path, hours="1").status_code == 403
+    visitor.get("/alerts")
+    assert visitor.post(f"/alerts/{alert}/acknowledge").status_code == 303
+    shown = visitor.get("/alerts").text
+    assert "Acknowledge<" not in shown
+    assert "taken care of by" in shown
+    assert visitor.post("/alerts/silences", rule="queue_waits", hours="2", reason="works").status_code == 303
+    (silence,) = pages.storage.alerts.silences(now=clock.now())
+    assert (silence.rule, silence.reason) == ("queue_waits", "works")
+    assert "works" in visitor.get("/alerts").text
+    assert visitor.post(f"/alerts/silences/{silence.id}/end").status_code == 303
+    assert pages.storage.alerts.silences(now=clock.now()) == []
+    assert visitor.post("/alerts/silences", hours="soon").status_code == 422
+    assert visitor.post("/alerts/alt_none/acknowledge").status_code == 404
+
+
+def test_a_channel_is_tried_and_its_address_never_shown(pages: Pages) -> None:
+    made = pages.as_("admin").post(
+        "/v1/alert-channels",
+        json={"name": "night watch", "kind": "slack", "address": "http://127.0.0.1:9/hush"},
+    )
+    assert made.status_code == 201, made.text
+    visitor = pages.browser("admin")
+    shown = visitor.get("/alerts").text
+    assert "night watch" in shown
+    assert "hush" not in shown
+    answer = visitor.post(f"/alerts/channels/{made.json()['id']}/test")
+    assert answer.status_code == 409
+    assert "did not take the message" in answer.text
+    assert "hush" not in answer.text
+
+
+def test_service_levels_are_shown_over_several_times(pages: Pages) -> None:
+    visitor = pages.browser("read")
+    for window in ("hour", "day", "week", "month", "eternity"):
+        answer = visitor.get(f"/service-levels?window={window}")
+        assert answer.status_code == 200
+        assert "latency/urgent" in answer.text
+    assert "Nothing was measured" in answer.text

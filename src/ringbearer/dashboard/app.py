@@ -9,7 +9,18 @@ from litestar.exceptions import HTTPException
 
 from ringbearer import clock
 from ringbearer.api.problems import answer_to
-from ringbearer.dashboard import deliveries, doorway, endpoints, finding, inspector, now, season, suppliers
+from ringbearer.dashboard import (
+    alerts,
+    deliveries,
+    doorway,
+    endpoints,
+    finding,
+    inspector,
+    levels,
+    now,
+    season,
+    suppliers,
+)
 from ringbearer.dashboard.assets import assets
 from ringbearer.dashboard.doorway import login_path, redirect
 from ringbearer.dashboard.rendering import HEADERS, page
@@ -54,6 +65,12 @@ HANDLERS = (
     endpoints.show_endpoint,
     endpoints.act,
     season.show_season,
+    levels.show_levels,
+    alerts.list_alerts,
+    alerts.acknowledge,
+    alerts.silence,
+    alerts.end_silence,
+    alerts.test_channel,
 )
 """Every page, and everything that a page does."""
 

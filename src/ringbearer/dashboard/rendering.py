@@ -32,6 +32,8 @@ _ROOMS = (
     ("/suppliers", "Suppliers", "suppliers"),
     ("/endpoints", "Endpoints", "endpoints"),
     ("/season", "Season", "season"),
+    ("/service-levels", "Service levels", "levels"),
+    ("/alerts", "Alerts", "alerts"),
 )
 _TAIL = 14  # of an id's characters
 _SHOWN_JSON = 64 * 1024
@@ -90,7 +92,7 @@ def duration(seconds: float | None) -> str:
     for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds:.1f}".removesuffix(".0") + " s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def number(value: float | None) -> str:

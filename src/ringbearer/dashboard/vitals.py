@@ -6,6 +6,7 @@ import msgspec
 
 from ringbearer import clock
 from ringbearer.dashboard.trends import together
+from ringbearer.domain.alerts import Alert
 from ringbearer.domain.breakers import Circuit
 from ringbearer.domain.deliveries import Delivery, State
 from ringbearer.domain.events import LANES
@@ -50,6 +51,8 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     redis_seconds: float | None
     """How long Redis took to answer; None when it did not."""
     redis_used: bool
+    alerts: tuple[Alert, ...]
+    """What fires."""
     figures: Figures
     """What was measured in the last minute or two."""
     cache_hits: float | None
@@ -122,6 +125,7 @@ class Looker:
             nodes=tuple(storage.nodes.alive()),
             circuits=tuple(circuits),
             circuits_open=storage.breakers.count_open() if len(circuits) == _CIRCUITS else len(circuits),
+            alerts=tuple(alert for alert in storage.alerts.live() if alert.state == "firing"),
             figures=together(measured.values()),
             store_seconds=clock.monotonic() - began,
             redis_seconds=self._asked_redis(),
@@ -163,6 +167,6 @@ def _lane(
 def _hits(totals: Mapping[str, float]) -> float | None:
     """The share of the first tier's look-ups that it answered."""
     hits, misses = (
-        totals.get(f"ringbearer_cache_requests_total{{l1,{result}}}", 0) for result in ("hit", "miss")
+        totals.get(f"ringbearer_cache_requests_total{{{result},l1}}", 0) for result in ("hit", "miss")
     )
     return hits / (hits + misses) if hits + misses else None

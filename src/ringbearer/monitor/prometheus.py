@@ -153,10 +153,10 @@ class PrometheusMetrics:
         self._workers.set(1)
 
     def totals(self) -> dict[str, float]:
-        """Every counter's value, labels and all, such as `ringbearer_attempts_total{failed}`; blocks."""
+        """Every counter's value, with the values of its labels by their names' order, such as
+        `ringbearer_cache_requests_total{hit,l1}`; blocks."""
         return {
-            sample.name
-            + ("{" + ",".join(sample.labels.values()) + "}" if sample.labels else ""): sample.value
+            sample.name + _braced([value for _, value in sorted(sample.labels.items())]): sample.value
             for metric in self._merged().collect()
             if metric.type == "counter"
             for sample in metric.samples
@@ -241,6 +241,10 @@ class PrometheusMetrics:
             ):
                 if value is not None:
                     gauge.labels(work.tier).set(value)
+
+
+def _braced(values: Sequence[str]) -> str:
+    return "{" + ",".join(values) + "}" if values else ""
 
 
 def _observe_all(histogram: Histogram, values: Sequence[float]) -> None:
