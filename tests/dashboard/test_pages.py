@@ -18,6 +18,7 @@ from ringbearer.dashboard.rendering import duration, moment, number, percent, pr
 from ringbearer.domain.deliveries import Attempt, State
 from ringbearer.domain.suppliers import Supplier
 from ringbearer.monitor.prometheus import PrometheusMetrics
+from ringbearer.storage.rollups import Level, Rollup
 from ringbearer.telemetry import Telemetry
 
 PLAIN = ("/", "/deliveries", "/dead-letters", "/suppliers", "/endpoints")
@@ -390,6 +391,7 @@ def test_a_circuit_breaker_is_seen_and_forced_by_an_administrator_only(pages: Pa
     assert visitor.post(f"{here}/breaker", state="open").status_code == 303
     assert "Left alone by its circuit breaker" in visitor.get(here).text
     assert "1 endpoint left alone" in visitor.get("/").text
+    assert "left alone" in visitor.get("/endpoints").text
     owner = pages.browser("supplier:lumen")
     assert "Leave it to its answers" not in owner.get(here).text
     assert owner.post(f"{here}/breaker", state="auto").status_code == 403
@@ -437,6 +439,25 @@ def test_a_channel_is_tried_and_its_address_never_shown(pages: Pages) -> None:
     assert answer.status_code == 409
     assert "did not take the message" in answer.text
     assert "hush" not in answer.text
+
+
+def test_without_history_there_is_no_forecast(pages: Pages) -> None:
+    visitor = pages.browser("read")
+    assert 'hx-get="/season/forecast"' in visitor.get("/season").text
+    assert "Nothing to go by yet" in visitor.get("/season/forecast").text
+    assert pages.browser("supplier:lumen").get("/season/forecast").status_code == 403
+
+
+def test_what_is_to_come_is_forecast_from_history(pages: Pages) -> None:
+    hour = Level.HOUR.span
+    last = clock.now() // hour * hour
+    counts = [
+        Rollup("flow", last - n * hour, "deliveries", "", 100 + n % 24, 0, 0, 0, 0, 0, "")
+        for n in range(24 * 60)
+    ]
+    pages.storage.rollups.sum_up(Level.HOUR, counts, until=last)
+    shown = pages.browser("read").get("/season/forecast").text
+    assert shown.count("data-value") == 3 * 14 * 24
 
 
 def test_service_levels_are_shown_over_several_times(pages: Pages) -> None:

@@ -65,6 +65,7 @@ HANDLERS = (
     endpoints.show_endpoint,
     endpoints.act,
     season.show_season,
+    season.show_forecast,
     levels.show_levels,
     alerts.list_alerts,
     alerts.acknowledge,

@@ -11,11 +11,13 @@ from ringbearer.dashboard import trends
 from ringbearer.dashboard.rendering import page
 from ringbearer.dashboard.services import PageServices, require_everybodys
 from ringbearer.dashboard.sessions import Visitor
+from ringbearer.scaling.results import ScalingPrediction
 
 _WEEKS_BACK = 39
 _WEEKS_AHEAD = 13
 _PATTERN_WEEKS = 8
 _COMING_DAYS = 60
+_FORECAST_DAYS = 14
 _COMING_SHOWN = 12
 
 
@@ -50,3 +52,11 @@ async def show_season(visitor: Visitor, services: PageServices) -> Response[str]
         busiest=sorted(days.items(), key=lambda item: -item[1])[:10],
         coming=season.calendar.coming(moment, _COMING_DAYS, place)[:_COMING_SHOWN],
     )
+
+
+@get("/season/forecast")
+async def show_forecast(visitor: Visitor, services: PageServices) -> Response[str]:
+    """What is to come; on its own, since the first forecast of a process takes a moment."""
+    require_everybodys(visitor, Action.SEE_SCALING)
+    found = await services.api.get(visitor.key, "/v1/forecast", ScalingPrediction, {"days": _FORECAST_DAYS})
+    return page("parts/forecast.html", visitor, forecast=found, expected=sum(h.expected for h in found.hours))

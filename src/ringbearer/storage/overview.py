@@ -6,12 +6,13 @@ import msgspec
 from sqlalchemy import Row, Select, case, func, or_, select
 
 from ringbearer import clock
+from ringbearer.domain.breakers import CircuitState
 from ringbearer.domain.suppliers import Tier
 from ringbearer.domain.times import Moment
 from ringbearer.storage import schema
 from ringbearer.storage.database import Database
 
-_S, _E = schema.suppliers, schema.endpoints
+_S, _E, _B = schema.suppliers, schema.endpoints, schema.breakers
 
 
 class SupplierRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +37,7 @@ class EndpointRow(msgspec.Struct, frozen=True, kw_only=True):
     event_types: tuple[str, ...]
     enabled: bool
     disabled_reason: str | None
+    circuit: CircuitState
     created_at: Moment
 
 
@@ -86,7 +88,9 @@ class Overview:
         before: str | None = None,
     ) -> list[EndpointRow]:
         """Endpoints of all suppliers, oldest first; with `text`, those whose supplier's id or URL has it in it."""
-        query = select(_E).where(_E.c.deleted.is_(False))
+        circuit = func.coalesce(_B.c.forced, _B.c.state, "closed").label("circuit")
+        joined = _E.outerjoin(_B, _B.c.endpoint_id == _E.c.id)
+        query = select(_E, circuit).select_from(joined).where(_E.c.deleted.is_(False))
         if enabled is not None:
             query = query.where(_E.c.enabled.is_(enabled))
         if text is not None:
@@ -137,5 +141,6 @@ def _endpoint(row: Row[Any]) -> EndpointRow:
         event_types=tuple(msgspec.json.decode(row.event_types)),
         enabled=bool(row.enabled),
         disabled_reason=row.disabled_reason,
+        circuit=row.circuit,
         created_at=clock.to_datetime(row.created_at),
     )

@@ -38,7 +38,7 @@
     const line = { stroke: style("--line"), width: 1 };
     const common = { stroke: style("--soft"), grid: line, ticks: line, font: "11px system-ui, sans-serif" };
     return [
-      { ...common, space: 90, values: (_, ticks, __, ___, step) => ticks.map((at) => axisTime(at, step)) },
+      { ...common, space: 90, size: 28, values: (_, ticks, __, ___, step) => ticks.map((at) => axisTime(at, step)) },
       { ...common, size: 58, values: (_, ticks) => ticks.map((v) => v.toLocaleString() + (unit || "")) },
     ];
   }
@@ -50,7 +50,7 @@
       stroke: style(inks[index % inks.length]),
       fill: index === 0 ? style(inks[0]) + "1f" : undefined,
       width: 1.75,
-      points: { show: data[0].length < 3 },
+      points: { show: (chart) => chart.data[0].length < 3 },
       spanGaps: false,
     }));
     const size = () => ({ width: element.clientWidth, height: element.clientHeight });
@@ -166,6 +166,8 @@
 
   document.addEventListener("DOMContentLoaded", () => {
     dress(document);
+    const here = document.querySelector(".nav a[aria-current]");
+    if (here) here.scrollIntoView({ block: "nearest", inline: "center" });
     live();
   });
   document.addEventListener("htmx:afterSettle", (event) => dress(event.target.parentElement || document));
