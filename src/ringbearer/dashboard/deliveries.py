@@ -40,7 +40,7 @@ async def _list(
     query = query_of(request)
     given = {name: query[name] for name in _FIELDS if name in query} | fixed
     found = await services.store(
-        services.storage.history.find,
+        services.history(visitor).find,
         read_filter(given, visitor),
         limit=_PER_PAGE,
         older=query.get("older"),
@@ -87,7 +87,7 @@ async def count_replay(request: PageRequest, visitor: Visitor, services: PageSer
     """How many deliveries that is; on its own, since counting millions takes a while."""
     require(visitor.key, Action.RETRY)
     wanted = read_filter(_replayed(query_of(request)), visitor)
-    counted = await services.store(services.storage.history.count, wanted)
+    counted = await services.store(services.history(visitor).count, wanted)
     return page("parts/counted.html", visitor, counted=counted, shown=number(counted))
 
 

@@ -106,7 +106,7 @@ async def _show(
     require(visitor.key, Action.READ, supplier_id)
     endpoint = await services.api.get(visitor.key, f"/v1{_path(supplier_id, endpoint_id)}", Endpoint)
     wanted = Filter(supplier_id=supplier_id, endpoint_id=endpoint_id)
-    newest = await services.store(services.storage.history.find, wanted, limit=_NEWEST)
+    newest = await services.store(services.history(visitor).find, wanted, limit=_NEWEST)
     breaker = await services.api.get(visitor.key, f"/v1{_path(supplier_id, endpoint_id)}/breaker", Breaker)
     return page(
         "endpoint.html",

@@ -53,7 +53,7 @@ async def _requests(visitor: Visitor, services: PageServices, delivery: Delivery
     """The requests of the attempts; none when the endpoint was deleted."""
     if not delivery.attempts:
         return {}
-    content = await services.store(services.storage.history.get_content, delivery.event_id)
+    content = await services.store(services.history(visitor).get_content, delivery.event_id)
     known = await services.store(services.storage.catalog.subscriptions, [delivery.supplier_id])
     supplier = known.get(delivery.supplier_id)
     target = supplier.targets.get(delivery.endpoint_id) if supplier is not None else None

@@ -19,6 +19,7 @@ from ringbearer.errors import Forbidden
 from ringbearer.monitor.monitor import WebhookPerformanceMonitor
 from ringbearer.season import Season
 from ringbearer.storage.base import Storage
+from ringbearer.storage.history import History
 
 MAX_FORM_BYTES = 64 * 1024
 _MAX_FIELDS = 100
@@ -41,6 +42,10 @@ class PageServices:
     """Where the service is reached from outside: links in payloads begin with it."""
     store: StoreCalls = field(default_factory=StoreCalls)
     attempts: Attempts = field(default_factory=Attempts)
+
+    def history(self, visitor: Visitor) -> History:
+        """The history as this visitor may read it: where the database has row level security, by its rules too."""
+        return self.storage.history_for(visitor.key.supplier_id)
 
 
 def require_everybodys(visitor: Visitor, action: Action) -> None:

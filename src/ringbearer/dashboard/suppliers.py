@@ -76,7 +76,7 @@ async def show_supplier(supplier_id: str, visitor: Visitor, services: PageServic
         visitor.key, f"/v1/suppliers/{supplier_id}/endpoints", Page[Endpoint], {"limit": 250}
     )
     newest = await services.store(
-        services.storage.history.find, Filter(supplier_id=supplier_id), limit=_NEWEST
+        services.history(visitor).find, Filter(supplier_id=supplier_id), limit=_NEWEST
     )
     day = await last_day(services, "supplier", supplier_id)
     return page(
