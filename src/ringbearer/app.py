@@ -149,6 +149,8 @@ class Services:
         await asyncio.to_thread(ledger.flows.exchange, now=now)
         await asyncio.to_thread(ledger.parking.follow, now=now)
         await asyncio.to_thread(self.steering.follow, now=now)
+        if self.steering.connections is not None:
+            self.storage.database.limit_connections(self.steering.connections.most)
 
     async def warm(self, *, within: float) -> None:
         """Bring into memory whom this process will be asked for; takes at most `within` seconds."""
@@ -354,7 +356,8 @@ async def _work(services: Services) -> None:
         )
     if settings.metrics_port is not None:
         start_http_server(settings.metrics_port, settings.host, registry=services.metrics.registry)
-    signals = ProcessSignals(services.telemetry, _worker_state(loop, processor, services.cache))
+    state = _worker_state(loop, processor, services.cache, warmed=warming.done)
+    signals = ProcessSignals(services.telemetry, state)
     presence, leadership = (
         services.presence("work", signals),
         services.leadership(HOUSEKEEPING, leading),
@@ -436,7 +439,11 @@ def _relays(services: Services) -> list[Relay]:
 
 
 def _worker_state(
-    loop: WorkLoop, processor: HighPerformanceWebhookProcessor, cache: WebhookCacheManager
+    loop: WorkLoop,
+    processor: HighPerformanceWebhookProcessor,
+    cache: WebhookCacheManager,
+    *,
+    warmed: Callable[[], bool],
 ) -> Callable[[], dict[str, float]]:
     """What only a worker can tell of itself."""
 
@@ -444,6 +451,7 @@ def _worker_state(
         return {
             "slots": processor.slots,
             "held": loop.held,
+            "warm": float(warmed()),
             "batch": processor.batch,
             "cpu_share": processor.parallelism.cpu_share,
             "appetite": processor.appetite,

@@ -12,6 +12,7 @@ from ringbearer.domain.relief import RELIEF, Relief
 from ringbearer.queue.plan import QueuePlan, differences, in_season
 from ringbearer.rules import PriorityConfiguration, Rules
 from ringbearer.season import Season, SeasonScalingConfig, SeasonState
+from ringbearer.storage.database import CONNECTIONS, ConnectionLimit
 from ringbearer.storage.ledger import Ledger
 from ringbearer.storage.plans import Plans
 from ringbearer.telemetry import PlanChanged, Telemetry
@@ -31,7 +32,7 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     shares: dict[str, float]
 
 
-P = TypeVar("P", PriorityConfiguration, QueuePlan, SeasonScalingConfig, Balance, Relief)
+P = TypeVar("P", PriorityConfiguration, QueuePlan, SeasonScalingConfig, Balance, Relief, ConnectionLimit)
 
 
 class Steering:
@@ -50,6 +51,8 @@ class Steering:
         self.rules = Rules()
         self.season = Season()
         self.season_state = SeasonState()
+        self.connections: ConnectionLimit | None = None
+        """How many connections to the store this process may open, once somebody said so."""
         self.relief = Relief()
         """What is done for a service level that burns too fast."""
         self.shares: dict[str, float] = {}
@@ -98,6 +101,8 @@ class Steering:
             self.season = self._read(SEASON, SeasonScalingConfig, Season, self.season)
         if BALANCE in changed:
             self.shares = self._read(BALANCE, Balance, lambda balance: balance.shares, self.shares)
+        if CONNECTIONS in changed:
+            self.connections = self._read(CONNECTIONS, ConnectionLimit, lambda limit: limit, self.connections)
         if RELIEF in changed:
             self.relief = self._read(RELIEF, Relief, lambda relief: relief, self.relief)
         if QUEUE in changed:

@@ -15,11 +15,14 @@ from ringbearer.domain.deliveries import State
 from ringbearer.domain.relief import SLAConfiguration
 from ringbearer.domain.scaling import Decision, Floors, LoadMetrics, ScalingPolicy
 from ringbearer.looper import Looper
+from ringbearer.scaling import connections, reports
+from ringbearer.scaling.connections import ConnectionHealth, PoolOptimization
 from ringbearer.scaling.enforcement import Enforcer, SLAEnforcement
 from ringbearer.scaling.forecast import TrafficPattern
 from ringbearer.scaling.foresight import MOST_DAYS, Foresight
 from ringbearer.scaling.policy import Memory, Recommendation, decide
 from ringbearer.scaling.results import (
+    PerformanceReport,
     PolicyChange,
     ProcessResources,
     ResourceMetrics,
@@ -41,6 +44,8 @@ _REPEAT_SECONDS = 5.0  # the same decision is written again after this, so that 
 _HEADROOM_SECONDS = 10.0
 _CONNECTIONS_PER_WORKER = 13  # as a worker opens at most: its pool, and one to listen
 _ACTOR = "scaler"
+_DAY = 86_400 * clock.SECOND
+_RECORDS = 10_000  # as far back as a report looks at most
 
 
 class WebhookScalingManager:
@@ -146,6 +151,37 @@ class WebhookScalingManager:
     ) -> PolicyChange:
         """Replace the policy of the running system; the next decision follows it. It is on record with its author."""
         return await asyncio.to_thread(self._change_policy, policy, actor)
+
+    async def monitor_connection_health(self) -> ConnectionHealth:
+        """Whether the store answers, how soon, and how many connections are left."""
+        return await asyncio.to_thread(connections.health, self._storage)
+
+    async def optimize_connection_pools(self) -> PoolOptimization:
+        """Share the server's connections evenly among the processes that live; all of them follow within a second."""
+
+        def optimize() -> PoolOptimization:
+            return connections.optimize(self._storage, processes=len(self._storage.nodes.alive()))
+
+        return await asyncio.to_thread(optimize)
+
+    async def generate_performance_reports(self, *, days: int = 30) -> PerformanceReport:
+        """How the number of workers moved in the last days and why, beside how things stand now."""
+
+        def generate() -> PerformanceReport:
+            since = clock.now() - days * _DAY
+            found = reports.changes(self._storage.scaling.decisions(limit=_RECORDS), since=since)
+            error = self._foresight.forecast()[1].error
+            relief, resources = self._enforcer.relief(), self._resources()
+            return reports.report(
+                found,
+                since=since,
+                resources=resources,
+                health=connections.health(self._storage),
+                steps=relief.steps,
+                forecast_error=error,
+            )
+
+        return await asyncio.to_thread(generate)
 
     # ── measuring ───────────────────────────────────────────────────────────────────────────────────────
 

@@ -4,6 +4,7 @@ import msgspec
 
 from ringbearer.domain.scaling import LoadMetrics, ScalingPolicy
 from ringbearer.domain.times import Moment
+from ringbearer.scaling.connections import ConnectionHealth
 
 
 class ScalingResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +89,25 @@ class ScalingPrediction(msgspec.Struct, frozen=True, kw_only=True):
     hours: list[ForecastHour]
     tested: list[TestedHour]
     reason: str
+
+
+class PerformanceReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How scaling did in the last time, and how things stand."""
+
+    since: Moment
+    scaled_up: int
+    scaled_down: int
+    fewest: int
+    most: int
+    rules: dict[str, int]
+    """How many changes of the number each rule had the last word in."""
+    policy_changes: int
+    steps: tuple[str, ...]
+    """Of relief, that are in force for a service level."""
+    resources: ResourceMetrics
+    connections: ConnectionHealth
+    forecast_error: float | None
+    summary: str
 
 
 class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
+import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -11,6 +12,24 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from ringbearer.errors import StoreUnavailable
 
 _READ_ONLY = "25006"  # PostgreSQL's code for a write where only reading is allowed, as on a standby
+
+
+CONNECTIONS = "connections"
+"""The name of the stored plan that says how many connections each process may open."""
+
+
+class ConnectionLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """That plan."""
+
+    most: int
+
+
+class ConnectionUse(msgspec.Struct, frozen=True, kw_only=True):
+    """A process's connections to its database."""
+
+    most: int
+    in_use: int
+    idle: int
 
 
 class Database(ABC):
@@ -66,6 +85,18 @@ class Database(ABC):
     def free_connections(self) -> int | None:
         """How many more connections the server takes; None where that is no limit, or cannot be known."""
         return None
+
+    def own_connections(self) -> int | None:
+        """How many connections all processes of the service have open; None where that cannot be known."""
+        return None
+
+    @abstractmethod
+    def connections(self) -> ConnectionUse:
+        """How many connections this process has open to the database."""
+
+    @abstractmethod
+    def limit_connections(self, most: int) -> None:
+        """Open at most so many from now on; nothing where the number cannot be chosen."""
 
     @abstractmethod
     def close(self) -> None:

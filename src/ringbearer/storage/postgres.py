@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import URL, Connection, create_engine, text
+from sqlalchemy.pool import QueuePool
 
 from ringbearer.storage import tenancy
-from ringbearer.storage.database import Database
+from ringbearer.storage.database import ConnectionUse, Database
 from ringbearer.storage.migration import upgrade
 
 _log = logging.getLogger(__name__)
@@ -24,9 +25,23 @@ _FREE = text(
     "- (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend')"
 )
 _READ_ONLY = "what a supplier sees of the database is for reading alone"
+_OWN = text("SELECT count(*)::int FROM pg_stat_activity WHERE application_name LIKE 'ringbearer%'")
 _POOL = 6
 _CONNECT_SECONDS = 5
 _MIGRATION_LOCK = 0x52424D49  # an arbitrary number that only migrations take
+
+
+class LimitedPool(QueuePool):
+    """A pool whose size may be changed while it is used; connections beyond a lower limit go when they come back."""
+
+    @property
+    def most(self) -> int:
+        """How many connections may be open at a time."""
+        return self.size() + self._max_overflow
+
+    def limit(self, most: int) -> None:
+        """Open at most so many, and at least as many as are kept open."""
+        self._max_overflow = max(0, most - self.size())
 
 
 class PostgresDatabase(Database):
@@ -50,7 +65,12 @@ class PostgresDatabase(Database):
         self._supplier_role: bool | None = None
         self._url = url.set(drivername="postgresql+psycopg")
         self._engine = create_engine(
-            self._url, pool_size=_POOL, max_overflow=_POOL, pool_timeout=10, connect_args=arguments
+            self._url,
+            poolclass=LimitedPool,
+            pool_size=_POOL,
+            max_overflow=_POOL,
+            pool_timeout=10,
+            connect_args=arguments,
         )
 
     def __repr__(self) -> str:
@@ -92,6 +112,26 @@ class PostgresDatabase(Database):
             found: int = connection.execute(_FREE).scalar_one()
         return max(0, found)
 
+    def own_connections(self) -> int | None:
+        if not self._direct:
+            return None
+        with self.read() as connection:
+            found: int = connection.execute(_OWN).scalar_one()
+        return found
+
+    def connections(self) -> ConnectionUse:
+        pool = self._pool
+        return ConnectionUse(most=pool.most, in_use=pool.checkedout(), idle=pool.checkedin())
+
+    def limit_connections(self, most: int) -> None:
+        self._pool.limit(most)
+
+    @property
+    def _pool(self) -> LimitedPool:
+        pool = self._engine.pool
+        assert isinstance(pool, LimitedPool)
+        return pool
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -125,6 +165,12 @@ class _SupplierView(Database):
         raise PermissionError(_READ_ONLY)
 
     def migrate(self) -> None:
+        raise PermissionError(_READ_ONLY)
+
+    def connections(self) -> ConnectionUse:
+        return self._whole.connections()
+
+    def limit_connections(self, most: int) -> None:
         raise PermissionError(_READ_ONLY)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from ringbearer.errors import ConfigurationError
-from ringbearer.storage.database import Database
+from ringbearer.storage.database import ConnectionUse, Database
 from ringbearer.storage.migration import upgrade
 from ringbearer.storage.turns import Turns
 
@@ -51,6 +51,18 @@ class SQLiteDatabase(Database):
     def migrate(self) -> None:
         with self.write() as connection:
             upgrade(connection)
+
+    def limit_connections(self, most: int) -> None:
+        """Nothing: readers and writers of a file are few already."""
+
+    def connections(self) -> ConnectionUse:
+        pools = [engine.pool for engine in (self._readers, self._durable, self._relaxed)]
+        counted = [pool for pool in pools if isinstance(pool, QueuePool)]
+        return ConnectionUse(
+            most=sum(pool.size() for pool in counted),
+            in_use=sum(pool.checkedout() for pool in counted),
+            idle=sum(pool.checkedin() for pool in counted),
+        )
 
     def close(self) -> None:
         for engine in (self._readers, self._durable, self._relaxed):
