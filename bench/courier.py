@@ -1,70 +1,207 @@
-"""The sending loop alone: how fast the courier makes signed-looking requests when nothing else is done."""
+"""`python -m bench.courier`: the processor beside a bare libcurl loop, aiohttp and httpx, and 10,000 requests in flight.
 
+All of them send to the same nginx in the same run; only the ratios count. Needs nginx, and `make .venv/bench`.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
-import psutil
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from rich.console import Console
+from rich.table import Table
 
-from ringbearer.delivery.courier import Courier
-from ringbearer.delivery.handle import Order
+from bench.senders import Job, Result
+from chaos.service import free_port, wait_for
 
-_SLOTS = 512
-_BODY = (
-    b'{"id":"evt_0","type":"booking.confirmed","timestamp":"2027-06-19T14:00:00Z","data":{"text":"%b"}}'
-    % (b"x" * 300)
-)
-_HEADERS = [
-    "content-type: application/json",
-    "user-agent: bench",
-    "expect:",
-    "webhook-id: evt_01890a5d0b7f7c4e8b7e2f3a4b5c6d7e",
-    "webhook-timestamp: 1813413600",
-    "webhook-signature: v1," + "A" * 44,
-    "ringbearer-attempt: 1",
-]
+_RESULTS = Path(__file__).parent / "results"
+_KINDS = ("ours", "libcurl", "aiohttp", "httpx")
+_CONCURRENCY = 64
+_IN_FLIGHT = 10_000
 
 
-class Result(msgspec.Struct):
-    """Requests per second, and CPU microseconds of each."""
+def main() -> int:
+    """Measure everything, print a table, and write the figures down."""
+    parser = argparse.ArgumentParser(prog="python -m bench.courier", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="everything in small")
+    arguments = parser.parse_args()
+    requests = 2_000 if arguments.quick else 40_000
+    console = Console()
+    with TemporaryDirectory(prefix="bench-") as name:
+        directory = Path(name)
+        with _nginx(directory) as (plain, tls, multiplexed):
+            figures = _compare(directory, requests, plain, tls, multiplexed, console)
+        figures["in flight"] = _in_flight(directory, 500 if arguments.quick else _IN_FLIGHT, console)
+    if not arguments.quick:
+        _RESULTS.mkdir(exist_ok=True)
+        path = _RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-courier.json"
+        path.write_text(json.dumps(figures, indent=1) + "\n")
+        console.print(f"written to {path}")
+    return 0
 
-    rate: float
-    cpu: float
 
-
-def measure(port: int, requests: int) -> Result:
-    """Run it in a process of its own."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "bench.courier", str(port), str(requests)],
-        capture_output=True,
-        check=True,
-        timeout=300,
+def _compare(
+    directory: Path, requests: int, plain: int, tls: int, multiplexed: int, console: Console
+) -> dict[str, object]:
+    one, many = (
+        [f"http://127.0.0.1:{plain}/hook/0"],
+        [f"http://127.0.{n // 250}.{n % 250 + 1}:{plain}/hook/{n}" for n in range(1_000)],
     )
+    failing = [url.replace("/hook/", "/mixed/") for url in many]
+    scenarios = (
+        ("HTTP/1.1, 1 endpoint", one, False),
+        ("HTTP/1.1, 1,000 endpoints", many, False),
+        ("HTTP/1.1, 1,000 endpoints, a fifth failing", failing, False),
+        ("TLS, 1 endpoint", [f"https://127.0.0.1:{tls}/hook/0"], False),
+        ("HTTP/2, 1 endpoint", [f"https://127.0.0.1:{multiplexed}/hook/0"], True),
+    )
+    table = Table("scenario", "sender", "per second", "CPU µs each", "÷ libcurl", "our lead", box=None)
+    figures: dict[str, object] = {}
+    for name, urls, http2 in scenarios:
+        found = {}
+        for kind in _KINDS:
+            if http2 and kind in {"aiohttp", "httpx"}:
+                continue  # neither speaks it without further packages
+            count = requests // 20 if kind == "httpx" else requests
+            job = Job(kind, urls, count, _CONCURRENCY, str(directory / "ca.pem"), http2)
+            result = _send(job)
+            wrong = sum(n for status, n in result.statuses.items() if status not in {200, 500})
+            if wrong:
+                raise RuntimeError(f"{kind} in {name}: {result.statuses}")
+            found[kind] = {
+                "rate": count / result.seconds,
+                "cpu": result.cpu / count * 1e6,
+                "statuses": result.statuses,
+            }
+        for kind, figure in found.items():
+            table.add_row(
+                name,
+                kind,
+                f"{figure['rate']:,.0f}",
+                f"{figure['cpu']:.0f}",
+                f"{found['libcurl']['cpu'] / figure['cpu']:.2f}",  # type: ignore[operator]
+                f"{figure['cpu'] / found['ours']['cpu']:.1f} ×",  # type: ignore[operator]
+            )
+        figures[name] = found
+    console.print(table)
+    return figures
+
+
+def _in_flight(directory: Path, number: int, console: Console) -> dict[str, object]:
+    """So many requests under way at once, to receivers that take a second."""
+    port = free_port()
+    slow = subprocess.Popen([sys.executable, "-m", "bench.courier_slow", str(port)], stdin=subprocess.PIPE)
+    try:
+        wait_for(lambda: listens(port), 20, "the slow receiver")
+        urls = [f"http://127.0.{n // 250}.{n % 250 + 1}:{port}/hook/{n}" for n in range(max(1, number // 10))]
+        result = _send(Job("ours", urls, 3 * number, number, str(directory / "ca.pem")))
+    finally:
+        slow.communicate(timeout=60)
+    console.print(
+        f"{number:,} wanted, {result.most_in_flight:,} in flight at once, {result.memory / 2**20:,.0f} MiB at most, "
+        f"{3 * number / result.seconds:,.0f} a second, answers {result.statuses}"
+    )
+    return {
+        "most": result.most_in_flight,
+        "memory": result.memory,
+        "rate": 3 * number / result.seconds,
+        "statuses": result.statuses,
+    }
+
+
+def listens(port: int) -> bool:
+    """Whether something takes connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _send(job: Job) -> Result:
+    ended = subprocess.run(
+        ["/bin/sh", "-c", 'ulimit -n "$(ulimit -Hn)"; exec "$0" -m bench.senders', sys.executable],
+        input=msgspec.json.encode(job),
+        capture_output=True,
+        check=False,
+        timeout=900,
+    )
+    if ended.returncode:
+        raise RuntimeError(f"{job.kind} failed: {ended.stderr.decode()[-2_000:]}")
     return msgspec.json.decode(ended.stdout, type=Result)
 
 
-def _send(port: int, requests: int) -> Result:
-    courier = Courier(slots=_SLOTS, refuse=lambda _address: None)
-    begun = done = 0
-    process = psutil.Process()
-    cpu = sum(process.cpu_times()[:2])
-    began = time.perf_counter()
-    while done < requests:
-        while begun < requests and courier.in_flight < _SLOTS:
-            url = f"http://127.0.0.1:{port}/hook/{begun % 200}"
-            courier.submit(Order(token=None, url=url, headers=_HEADERS, body=_BODY, timeout=10.0))
-            begun += 1
-        returns, _ = courier.poll(1.0)
-        for returned in returns:
-            if returned.exchange.status != 200:
-                raise RuntimeError(f"the receiver failed: {returned.exchange}")
-        done += len(returns)
-    seconds = time.perf_counter() - began
-    used = sum(process.cpu_times()[:2]) - cpu
-    courier.close()
-    return Result(rate=requests / seconds, cpu=used / requests * 1e6)
+@contextmanager
+def _nginx(directory: Path) -> Iterator[tuple[int, int, int]]:
+    """A receiver that is faster than any of the senders: HTTP/1.1, TLS, and HTTP/2."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
+    if program is None:
+        raise SystemExit("nginx is not installed; on Debian: apt-get install nginx-light")
+    _certificate(directory)
+    plain, tls, multiplexed = free_port(), free_port(), free_port()
+    places = 'location / { return 200 ok; } location /mixed/ { if ($request_id ~ "^[0-2]") { return 500 no; } return 200 ok; }'
+    (directory / "nginx.conf").write_text(f"""
+        daemon off; pid {directory}/nginx.pid; error_log {directory}/error.log; worker_processes 1;
+        worker_rlimit_nofile 16384;
+        events {{ worker_connections 8192; }}
+        http {{
+            access_log off; keepalive_requests 100000000; keepalive_timeout 600s; default_type text/plain;
+            client_body_temp_path {directory}/body; proxy_temp_path {directory}/p; fastcgi_temp_path {directory}/f;
+            uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;
+            ssl_certificate {directory}/cert.pem; ssl_certificate_key {directory}/key.pem;
+            server {{ listen {plain} backlog=4096; {places} }}
+            server {{ listen {tls} ssl; {places} }}
+            server {{ listen {multiplexed} ssl http2; {places} }}
+        }}
+    """)
+    process = subprocess.Popen(
+        [program, "-p", str(directory), "-c", str(directory / "nginx.conf")], stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: all(map(listens, (plain, tls, multiplexed))), 20, "nginx")
+        yield plain, tls, multiplexed
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _certificate(directory: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    for file in ("cert.pem", "ca.pem"):
+        (directory / file).write_bytes(pem)
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
 
 
 if __name__ == "__main__":
-    print(msgspec.json.encode(_send(int(sys.argv[1]), int(sys.argv[2]))).decode())
+    os.environ.setdefault("NO_COLOR", "1")
+    sys.exit(main())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from bench import courier, load
+from bench import load, sending
 from bench.load import Plan
 from bench.receiver import Receiver
 from bench.system import KEY, SUPPLIERS, System, Use
@@ -144,7 +144,7 @@ def steady(system: System, receiver: Receiver, size: Size) -> Figures:
 
 def bare(system: System, receiver: Receiver, size: Size) -> Figures:
     """The courier alone against the same receiver."""
-    result = courier.measure(receiver.port, size.courier)
+    result = sending.measure(receiver.port, size.courier)
     receiver.start_anew()
     return {"rate": result.rate, "cpu_us": result.cpu}
 

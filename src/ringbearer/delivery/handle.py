@@ -17,6 +17,7 @@ _KEPT_ALIVE_SECONDS = 110
 _CONNECTION_SECONDS = 600  # then it is made anew, so that a receiver that moved is followed by its name
 _UNHEARD_SECONDS = 30  # a connection whose other end acknowledges nothing for so long is dead
 _BAD = pycurl.SOCKET_BAD
+_BUFFER = 16 * 1024  # the least: libcurl takes 64 KiB for each request otherwise
 _SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, for which pycurl has no name
 
 
@@ -108,6 +109,7 @@ class Handle:
             (pycurl.MAXAGE_CONN, _KEPT_ALIVE_SECONDS),
             (pycurl.MAXLIFETIME_CONN, _CONNECTION_SECONDS),
             (pycurl.TCP_NODELAY, 1),
+            (pycurl.UPLOAD_BUFFERSIZE, _BUFFER),
             (pycurl.HEADERFUNCTION, self.take_header),
             (pycurl.WRITEFUNCTION, self.take_body),
             (pycurl.OPENSOCKETFUNCTION, self.dial),
