@@ -434,3 +434,24 @@ def own_sqlite(tmp_path: Path) -> Iterator[Storage]:
     with open_storage(f"sqlite:///{tmp_path / 'own.db'}", Vault([generate_key()])) as opened:
         opened.migrate()
         yield opened
+
+
+def test_what_waits_to_be_pushed_is_bounded(
+    own: Indexed, own_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Redis stands still, publishing goes on and memory does not grow."""
+    from ringbearer.queue import redis as module
+
+    monkeypatch.setattr(module, "MAX_WAITING_BYTES", 5_000)
+    assert own_server.process is not None
+    os.kill(own_server.process.pid, signal.SIGSTOP)
+    try:
+        made = [admission(data='"' + "x" * 1_000 + '"') for _ in range(30)]
+        own.storage.ledger.accept(made)
+        for each in made:
+            own.queue.push(1, [each])
+    finally:
+        os.kill(own_server.process.pid, signal.SIGCONT)
+    own.queue.close()
+    assert own.used["dropped"] >= 20  # at most four are on their way to Redis, and four wait
+    assert sorted(own.drain()) == sorted(delivery_ids(made))

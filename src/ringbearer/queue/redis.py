@@ -22,6 +22,8 @@ from ringbearer.telemetry import IndexUsed, Telemetry
 
 MAX_WAITING = 50_000
 """Deliveries that may wait to be pushed; what comes above that is found in the store."""
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+"""Characters of their bodies."""
 
 _LOOK_SECONDS = 0.05  # between two looks into the store for what the index does not know
 _ROUNDS = 3  # of asking the index again in one claim because what it gave was stale
@@ -42,7 +44,7 @@ class RedisQueue(Queue):
         self._telemetry = telemetry
         self._next_look = 0.0
         self._waiting: deque[Sequence[Admission]] = deque()
-        self._waiting_count = 0
+        self._waiting_count = self._waiting_bytes = 0
         self._pushing = threading.Condition()
         self._pusher: threading.Thread | None = None
         self._closed = False
@@ -58,13 +60,15 @@ class RedisQueue(Queue):
         if not admitted:
             self._bell.ring()
             return
+        size = sum(len(admission.data) for admission in admitted)
         with self._pushing:
-            if self._waiting_count + count > MAX_WAITING:
+            if self._waiting_count + count > MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
                 self._bell.ring()
                 self._telemetry.emit(IndexUsed("dropped", count))
                 return
             self._waiting.append(admitted)
             self._waiting_count += count
+            self._waiting_bytes += size
             if self._pusher is None:
                 self._closed = False
                 self._pusher = threading.Thread(target=self._push_forever, name="pusher", daemon=True)
@@ -78,7 +82,8 @@ class RedisQueue(Queue):
                     if self._closed:
                         return
                     self._pushing.wait()
-                groups, self._waiting, self._waiting_count = self._waiting, deque(), 0
+                groups, self._waiting = self._waiting, deque()
+                self._waiting_count = self._waiting_bytes = 0
             try:
                 self._push([admission for group in groups for admission in group])
             except Exception:
