@@ -36,7 +36,7 @@ from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault, generate_key
 
 _BATCH = 100
-_POLICIES = (0.05, 0.1, 0.25, 0.5)  # of the suppliers, as the size of a cache
+_POLICIES = (0.05, 0.1, 0.25, 0.5, 0.9, 1.0)  # of the suppliers, as the size of a cache
 
 Figures = dict[str, float]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.redis_servers import one_server
+from chaos.redis_servers import Group, one_server
 from ringbearer.cache.pubsub import RedisBell
 from ringbearer.cache.wire import BellWire, SilentWire, Wire
 from ringbearer.queue.bell import Bell, PostgresBell, SocketBell
@@ -18,7 +18,7 @@ VAULT = Vault([generate_key()])
 SOON = 30.0
 
 
-@pytest.fixture(params=["socket", "postgresql", "redis"])
+@pytest.fixture(params=["socket", "postgresql", "redis", "sentinel", "cluster"])
 def bells(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Bell]]:
     """Makes bells of one kind that hear each other, as those of several processes do."""
     directories = iter(range(100))
@@ -31,12 +31,20 @@ def bells(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
             return bell
         if request.param == "postgresql":
             return PostgresBell(request.getfixturevalue("postgres_url"), listen=True, name="config")
-        links.append(open_redis(request.getfixturevalue("redis_url"), VAULT))
+        links.append(open_redis(_redis(request), VAULT))
         return RedisBell(links[-1], name="config")
 
     yield make
     for link in links:
         link.close()
+
+
+def _redis(request: pytest.FixtureRequest) -> str:
+    if request.param == "redis":
+        url: str = request.getfixturevalue("redis_url")
+        return url
+    group: Group = request.getfixturevalue(f"redis_{request.param}")
+    return group.url
 
 
 def in_a_thread(wire: Wire) -> tuple[threading.Thread, list[bool]]:

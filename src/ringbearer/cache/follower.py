@@ -22,7 +22,7 @@ class Follower:
         self._step = step
         self._wire = wire
         self._interval = interval
-        self._stopping = False
+        self._stopping = threading.Event()
         self._to_tell = False
         self._failing = False
         self._thread = threading.Thread(target=self._run, name="cache-follower", daemon=True)
@@ -41,14 +41,14 @@ class Follower:
 
     def stop(self) -> None:
         """End; returns when the step under way is done."""
-        self._stopping = True
+        self._stopping.set()
         self._wire.wake()
         if self._thread.is_alive():
             self._thread.join()
         self._wire.close()
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             began = clock.monotonic()
             if self._to_tell:
                 self._to_tell = False
@@ -56,8 +56,8 @@ class Follower:
             self._try()
             heard = self._wire.wait(self._interval)
             early = _GAP - (clock.monotonic() - began)
-            if heard and early > 0 and not self._stopping:
-                self._wire.wait(early)
+            if heard and early > 0:
+                self._stopping.wait(early)  # not on the wire, where the next word would end the gap
 
     def _try(self) -> None:
         try:

@@ -1,13 +1,13 @@
 """What the cache manager's methods found, decided and changed."""
 
 from collections.abc import Sequence
-from datetime import datetime
 
 import msgspec
 
 from ringbearer.cache.figures import TierFigures
 from ringbearer.cache.shards import Curve
 from ringbearer.cache.tuning import Sizing
+from ringbearer.domain.times import Moment
 
 
 class Lifetimes(msgspec.Struct, frozen=True):
@@ -20,7 +20,7 @@ class Lifetimes(msgspec.Struct, frozen=True):
 class CacheOptimizationResult(msgspec.Struct, frozen=True, kw_only=True):
     """What live traffic asks of the first tier, and what was set."""
 
-    at: datetime
+    at: Moment
     curve: Curve
     """Miss ratios by number of entries, measured on references since the last times, older ones weighing less."""
     target_miss_ratio: float
