@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, or_, select, update
 
 from ringbearer import clock
 from ringbearer.domain.endpoints import (
@@ -16,15 +16,14 @@ from ringbearer.domain.endpoints import (
     WHOLE_ENDPOINT,
     Credentials,
     Endpoint,
-    Options,
-    RateLimit,
     Target,
 )
 from ringbearer.domain.keys import Key
 from ringbearer.domain.suppliers import Supplier
-from ringbearer.errors import ConfigurationError, Conflict, NotFound, StoreUnavailable
+from ringbearer.errors import Conflict, NotFound
 from ringbearer.storage import schema
 from ringbearer.storage.database import Database
+from ringbearer.storage.rows import EndpointRows, key_in, supplier_in
 from ringbearer.storage.shapes import shapes_of
 from ringbearer.storage.vault import Vault
 from ringbearer.storage.versions import next_version
@@ -35,10 +34,6 @@ MAX_ENDPOINTS_PER_SUPPLIER = 500
 _MAX_MATCHED = 256
 _S, _E, _X = schema.suppliers, schema.endpoints, schema.endpoint_secrets
 _dumps = msgspec.json.encode
-_Headers = msgspec.json.Decoder(dict[str, str])
-_Options = msgspec.json.Decoder(Options)
-_Credentials = msgspec.json.Decoder(Credentials)
-_OPTIONS = tuple(field.name for field in msgspec.structs.fields(Options))
 
 
 class Subscriptions(msgspec.Struct, frozen=True):
@@ -77,6 +72,7 @@ class Catalog:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self._vault = vault
+        self._rows = EndpointRows(vault)
 
     # ── suppliers ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -118,7 +114,7 @@ class Catalog:
             raise NotFound(
                 f"there is no supplier {supplier_id!r}; create it with PUT /v1/suppliers/{supplier_id}"
             )
-        return _supplier(row)
+        return supplier_in(row)
 
     def list_suppliers(self, *, limit: int, cursor: str | None = None) -> list[Supplier]:
         """Suppliers by id, those after the cursor."""
@@ -126,7 +122,7 @@ class Catalog:
         if cursor is not None:
             query = query.where(_S.c.id > cursor)
         with self._database.read() as connection:
-            return [_supplier(row) for row in connection.execute(query)]
+            return [supplier_in(row) for row in connection.execute(query)]
 
     def delete_supplier(self, supplier_id: str) -> None:
         """Forget a supplier and its endpoints; unfinished deliveries are cancelled later. Raises NotFound."""
@@ -176,8 +172,8 @@ class Catalog:
                     public_key=endpoint.public_key,
                     created_at=clock.from_datetime(endpoint.created_at),
                     version=version,
-                    credentials_sealed=self._sealed(credentials, endpoint.id),
-                    **self._changeable(endpoint),
+                    credentials_sealed=self._rows.sealed(credentials, endpoint.id),
+                    **self._rows.values(endpoint),
                 )
             )
             self._add_secret(connection, endpoint.id, secret, clock.from_datetime(endpoint.created_at))
@@ -188,7 +184,7 @@ class Catalog:
             row = connection.execute(_living(supplier_id, endpoint_id)).first()
         if row is None:
             raise _no_endpoint(supplier_id, endpoint_id)
-        return self._endpoint(row)
+        return self._rows.endpoint(row)
 
     def list_endpoints(self, supplier_id: str, *, limit: int, cursor: str | None = None) -> list[Endpoint]:
         """The supplier's endpoints, oldest first, those after the cursor."""
@@ -201,7 +197,7 @@ class Catalog:
         if cursor is not None:
             query = query.where(_E.c.id > cursor)
         with self._database.read() as connection:
-            return [self._endpoint(row) for row in connection.execute(query)]
+            return [self._rows.endpoint(row) for row in connection.execute(query)]
 
     def change_endpoint(
         self,
@@ -222,10 +218,12 @@ class Catalog:
             row = connection.execute(_living(supplier_id, endpoint_id)).first()
             if row is None:
                 raise _no_endpoint(supplier_id, endpoint_id)
-            changed = change(self._endpoint(row))
-            values = self._changeable(changed)
+            changed = change(self._rows.endpoint(row))
+            values = self._rows.values(changed)
             if credentials is not None:
-                values["credentials_sealed"] = self._sealed(credentials(self._credentials(row)), endpoint_id)
+                values["credentials_sealed"] = self._rows.sealed(
+                    credentials(self._rows.credentials(row)), endpoint_id
+                )
             connection.execute(update(_E).where(_E.c.id == endpoint_id).values(version=version, **values))
         return changed
 
@@ -291,6 +289,10 @@ class Catalog:
                 .values(updated_at=now, public_key=public_key, version=version)
             )
 
+    def _add_secret(self, connection: Connection, endpoint_id: str, secret: str, now: int) -> None:
+        sealed = self._vault.seal(secret.encode(), endpoint_id)
+        connection.execute(insert(_X).values(endpoint_id=endpoint_id, created_at=now, sealed=sealed))
+
     # ── for caches ──────────────────────────────────────────────────────────────────────────────────────
 
     def subscriptions(self, supplier_ids: Sequence[str]) -> dict[str, Subscriptions]:
@@ -316,19 +318,19 @@ class Catalog:
             shapes = shapes_of(connection, {row.event_version for row in endpoints if row.event_version})
         signing: dict[str, list[tuple[str, int | None]]] = {}
         for row in secrets:
-            signing.setdefault(row.endpoint_id, []).append((self._opened(row), row.expires_at))
+            signing.setdefault(row.endpoint_id, []).append((self._rows.secret(row), row.expires_at))
         targets: dict[str, dict[str, Target]] = {}
         for row in endpoints:
             targets.setdefault(row.supplier_id, {})[row.id] = Target(
-                endpoint=self._endpoint(row),
+                endpoint=self._rows.endpoint(row),
                 secrets=tuple(signing.get(row.id, ())),
                 version=row.version,
-                credentials=self._credentials(row),
+                credentials=self._rows.credentials(row),
                 shapes=shapes.get(row.event_version, {}),
             )
         return version or 0, {
             row.id: Subscriptions(
-                _supplier(row),
+                supplier_in(row),
                 targets.get(row.id, {}),
                 max([row.version, *(t.version for t in targets.get(row.id, {}).values())]),
             )
@@ -372,7 +374,7 @@ class Catalog:
         """The key with that digest."""
         with self._database.read() as connection:
             row = connection.execute(select(schema.keys).where(schema.keys.c.digest == digest)).first()
-        return _key(row) if row is not None else None
+        return key_in(row) if row is not None else None
 
     def list_keys(self, *, limit: int, cursor: str | None = None) -> list[Key]:
         """Keys, oldest first, those after the cursor."""
@@ -380,7 +382,7 @@ class Catalog:
         if cursor is not None:
             query = query.where(schema.keys.c.id > cursor)
         with self._database.read() as connection:
-            return [_key(row) for row in connection.execute(query)]
+            return [key_in(row) for row in connection.execute(query)]
 
     def delete_key(self, key_id: str) -> None:
         """Forget a key; raises NotFound."""
@@ -432,76 +434,6 @@ class Catalog:
                 seen.add(sealed[:5])
                 self._vault.open(sealed, endpoint_id)
 
-    # ── rows ────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _opened(self, row: Row[Any]) -> str:
-        """A secret; when no key opens it nothing of its supplier can be sent, but nothing is lost either."""
-        try:
-            return self._vault.open(row.sealed, row.endpoint_id).decode()
-        except ConfigurationError as error:
-            raise StoreUnavailable(str(error)) from error
-
-    def _changeable(self, endpoint: Endpoint) -> dict[str, object]:
-        limit = endpoint.rate_limit
-        return {
-            "url": endpoint.url,
-            "event_types": _dumps(endpoint.event_types).decode(),
-            "description": endpoint.description,
-            # Custom headers often carry the receiver's credentials.
-            "headers_sealed": self._vault.seal(_dumps(endpoint.headers), endpoint.id),
-            "rate_requests": limit.requests if limit else None,
-            "rate_period": limit.period if limit else None,
-            "max_concurrency": endpoint.max_concurrency,
-            "timeout": endpoint.timeout,
-            "retry_schedule": _dumps(endpoint.retry_schedule).decode(),
-            "enabled": endpoint.enabled,
-            "disabled_reason": endpoint.disabled_reason,
-            "updated_at": clock.from_datetime(endpoint.updated_at),
-            "event_version": endpoint.event_version,
-            "options": _dumps(Options(**{name: getattr(endpoint, name) for name in _OPTIONS})).decode(),
-        }
-
-    def _sealed(self, credentials: Credentials, endpoint_id: str) -> bytes | None:
-        if credentials == NO_CREDENTIALS:
-            return None
-        return self._vault.seal(_dumps(credentials), endpoint_id)
-
-    def _credentials(self, row: Row[Any]) -> Credentials:
-        if row.credentials_sealed is None:
-            return NO_CREDENTIALS
-        try:
-            return _Credentials.decode(self._vault.open(row.credentials_sealed, row.id))
-        except ConfigurationError as error:
-            raise StoreUnavailable(str(error)) from error
-
-    def _add_secret(self, connection: Connection, endpoint_id: str, secret: str, now: int) -> None:
-        sealed = self._vault.seal(secret.encode(), endpoint_id)
-        connection.execute(insert(_X).values(endpoint_id=endpoint_id, created_at=now, sealed=sealed))
-
-    def _endpoint(self, row: Row[Any]) -> Endpoint:
-        limited = row.rate_requests is not None
-        options = _Options.decode(row.options)
-        return Endpoint(
-            **{name: getattr(options, name) for name in _OPTIONS},
-            event_version=row.event_version,
-            id=row.id,
-            supplier_id=row.supplier_id,
-            url=row.url,
-            event_types=tuple(msgspec.json.decode(row.event_types)),
-            description=row.description,
-            headers=_Headers.decode(self._vault.open(row.headers_sealed, row.id)),
-            rate_limit=RateLimit(requests=row.rate_requests, period=row.rate_period) if limited else None,
-            max_concurrency=row.max_concurrency,
-            timeout=row.timeout,
-            retry_schedule=tuple(msgspec.json.decode(row.retry_schedule)),
-            signing=row.signing,
-            public_key=row.public_key,
-            enabled=bool(row.enabled),
-            disabled_reason=row.disabled_reason,
-            created_at=clock.to_datetime(row.created_at),
-            updated_at=clock.to_datetime(row.updated_at),
-        )
-
 
 def _own_keys(targets: dict[str, Target]) -> dict[str, str | None]:
     """For endpoints that ignore ordering keys, or take everything in order."""
@@ -510,34 +442,6 @@ def _own_keys(targets: dict[str, Target]) -> dict[str, str | None]:
         for endpoint_id, target in targets.items()
         if target.endpoint.ordering != "key"
     }
-
-
-def _supplier(row: Row[Any]) -> Supplier:
-    return Supplier(
-        id=row.id,
-        name=row.name,
-        tier=row.tier,
-        timezone=row.timezone,
-        metadata=msgspec.json.decode(row.metadata),
-        rate_limit=(
-            RateLimit(requests=row.rate_requests, period=row.rate_period)
-            if row.rate_requests is not None
-            else None
-        ),
-        max_concurrency=row.max_concurrency,
-        created_at=clock.to_datetime(row.created_at),
-        updated_at=clock.to_datetime(row.updated_at),
-    )
-
-
-def _key(row: Row[Any]) -> Key:
-    return Key(
-        id=row.id,
-        scope=row.scope,
-        name=row.name,
-        last_four=row.last_four,
-        created_at=clock.to_datetime(row.created_at),
-    )
 
 
 def _living(supplier_id: str, endpoint_id: str) -> Select[Any]:
