@@ -1,5 +1,7 @@
 """The sketch: within its accuracy of the exact percentiles, however values are spread over sketches that are merged."""
 
+import base64
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from ringbearer.monitor import sketch
 from ringbearer.monitor.sketch import ACCURACY, BUCKETS, Sketch
+from ringbearer.monitor.table import varints
 
 _seconds = st.floats(min_value=sketch.SMALLEST, max_value=900_000.0)
 _many = st.lists(_seconds, min_size=1, max_size=200)
@@ -86,3 +89,12 @@ def test_without_values_there_are_no_figures() -> None:
 def test_what_no_sketch_wrote_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         Sketch.decode(text)
+
+
+@given(st.lists(st.tuples(st.integers(0, BUCKETS - 1), st.integers(1, 2**40)), max_size=40))
+def test_columns_are_written_as_sketches_write_themselves(pairs: list[tuple[int, int]]) -> None:
+    counts = dict(sorted(dict(pairs).items()))
+    places = np.array(list(counts), np.int64)
+    text, ends = varints(np.diff(places, prepend=0), np.array(list(counts.values()), np.int64))
+    assert text == base64.b64decode(Sketch(counts).encode())
+    assert list(ends[-1:]) == ([len(text)] if counts else [])

@@ -185,9 +185,7 @@ class Recorder:
             }
         return tables[dimension]
 
-    def _rollup(
-        self, dimension: str, at: int, key: str, counts: Sequence[int], sketches: Sequence[Sketch]
-    ) -> Rollup:
+    def _rollup(self, dimension: str, at: int, key: str, counts: Sequence[int], sketches: str) -> Rollup:
         attempts, delivered, receiver, ours, first, dead = counts
         return Rollup(
             dimension=dimension,
@@ -200,7 +198,7 @@ class Recorder:
             ours=ours,
             first=first,
             dead=dead,
-            sketches=encode_stages(sketches),
+            sketches=sketches,
         )
 
 
