@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import psycopg
 
+from chaos.redis_servers import free_port
+
 _SECONDS = 30.0
 _HOG = "chaos-hog"
 
@@ -128,7 +130,7 @@ def pooled(url: str, program: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="ringbearer-pooler-") as name:
         directory = Path(name)
         directory.chmod(0o777)
-        port = _free_port()
+        port = free_port()
         (directory / "users.txt").write_text('"postgres" ""\n')
         (directory / "pgbouncer.ini").write_text(
             f"[databases]\n"
@@ -147,12 +149,6 @@ def pooled(url: str, program: str) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(_SECONDS)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _wait_listening(port: int, process: subprocess.Popen[bytes]) -> None:
