@@ -29,7 +29,7 @@ from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
 from ringbearer.delivery.tuning import affordable_slots
 from ringbearer.domain.keys import Key, digest, generate
 from ringbearer.errors import ConfigurationError, RedisUnavailable, StoreUnavailable
-from ringbearer.limits.breakers import Breakers
+from ringbearer.limits.breakers import CIRCUIT_SECONDS, Breakers
 from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.looper import Looper
 from ringbearer.maintenance.housekeeper import Housekeeper
@@ -58,6 +58,7 @@ from ringbearer.telemetry import Telemetry
 _log = logging.getLogger(__name__)
 _ORDER_SECONDS = 0.5  # between two exchanges of what the processes know of the order
 _MEMORY_SECONDS = 1.0
+_TRIM_SECONDS = 15.0  # between two times that memory is given back: each holds everything up for a moment
 _TUNE_SECONDS = 60.0
 _FOLLOW_SECONDS = 0.5  # between two looks at circuits: twice this until all know what one found out
 _SWITCH_SECONDS = 0.001  # a thread that returns from the database gets the interpreter after at most this
@@ -394,9 +395,13 @@ def _tending(
 ) -> list[Looper]:
     """What keeps a worker's processor in step with the others, and with what it meets."""
 
+    trim_at = 0.0
+
     async def watch_memory() -> None:
+        nonlocal trim_at
         processor.watch_memory()
-        if processor.appetite < 1.0:
+        if processor.appetite < 1.0 and clock.monotonic() >= trim_at:
+            trim_at = clock.monotonic() + _TRIM_SECONDS
             await processor.optimize_memory_usage()
 
     async def park() -> None:
@@ -405,6 +410,7 @@ def _tending(
     async def tune() -> None:
         await processor.optimize_http_connections()
         await processor.optimize_retry_backoff_strategies()
+        services.breakers.forget_closed(before=clock.now() - CIRCUIT_SECONDS * clock.SECOND)
 
     async def follow() -> None:
         await services.follow_breakers()

@@ -193,10 +193,6 @@ class Gate:
             del self._paces[known]
         return len(idle)
 
-    def windows(self) -> dict[str, Window]:
-        """The window of each endpoint that is known, by its id."""
-        return {endpoint_id: pace.window for endpoint_id, pace in self._paces.items()}
-
     def _vacate(self, lease: Lease, pace: Pace) -> None:
         concurrency.ended(pace.window)
         self.held -= 1

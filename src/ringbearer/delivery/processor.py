@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import logging
 import resource
 import threading
 from collections import deque
@@ -43,6 +44,7 @@ from ringbearer.storage.parking import Parking
 from ringbearer.telemetry import ProcessorTuned, Telemetry
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 _DRIVE_SECONDS = 0.2
 _MOST_SLOTS = 20_000
 _LEAST_SHARE = 0.05
@@ -445,6 +447,7 @@ class HighPerformanceWebhookProcessor(Engine):
 
     def _tell(self, what: str, before: float, after: float, reason: str) -> None:
         if before != after:
+            _log.info("%s changed from %g to %g: %s", what, before, after, reason)
             self._telemetry.emit(ProcessorTuned(what, before, after, reason))
 
 

@@ -14,6 +14,8 @@ from ringbearer.storage.breakers import BreakerTable
 from ringbearer.storage.parking import Park, Parking
 from ringbearer.telemetry import BreakerMoved, Telemetry
 
+CIRCUIT_SECONDS = 86_400
+"""How long a circuit that closed is remembered."""
 _PROBE_SECONDS = (
     40.0  # the longest exchange takes 30; then the probe of a worker that died is given to another
 )

@@ -14,6 +14,7 @@ from ringbearer import clock
 from ringbearer.domain.deliveries import State
 from ringbearer.domain.events import LANES
 from ringbearer.domain.relief import RELIEF, Relief
+from ringbearer.limits.breakers import CIRCUIT_SECONDS
 from ringbearer.looper import Looper
 from ringbearer.maintenance.tidy import tidy
 from ringbearer.queue.base import Queue
@@ -137,6 +138,9 @@ class Housekeeper:
         await asyncio.to_thread(lambda: ledger.flows.forget(now=clock.now()))
         await asyncio.to_thread(lambda: ledger.parking.forget(now=clock.now()))
         await asyncio.to_thread(lambda: retention.forget_closed(before=clock.now() - self._retention))
+        await asyncio.to_thread(
+            lambda: self._storage.breakers.prune(before=clock.now() - CIRCUIT_SECONDS * clock.SECOND)
+        )
         await asyncio.to_thread(lambda: self._storage.nodes.bury(after=_BURY_SECONDS))
         await asyncio.to_thread(lambda: self._storage.scaling.prune(before=clock.now() - self._retention))
         return None
