@@ -110,7 +110,11 @@ def test_a_form_from_elsewhere_or_without_its_token_changes_nothing(pages: Pages
         assert visitor.post("/logout").status_code == 403
         assert visitor.log_in(pages.key("admin")).status_code == 403
     visitor.client.headers["origin"] = pages.url
+    visitor.client.headers["sec-fetch-site"] = "same-site"
+    assert visitor.post("/logout").status_code == 403
     assert visitor.get("/").status_code == 200
+    visitor.client.headers.update({"sec-fetch-site": "same-origin", "origin": "https://proxied.example"})
+    assert visitor.post("/logout").status_code == 303
 
 
 def test_whoever_comes_from_elsewhere_is_asked_for_the_cookie_once_more(pages: Pages) -> None:

@@ -88,10 +88,15 @@ class Headers(Protocol):
 def require_own_origin(headers: Headers) -> None:
     """Let a change pass only when the browser says that it comes from our own pages; raises Forbidden.
 
-    The scheme is not compared: a proxy in front may have taken TLS away.
+    Browsers say so in Sec-Fetch-Site where they trust the connection, and in Origin everywhere. The scheme is not
+    compared: a proxy in front may have taken TLS away.
     """
-    origin = headers.get("origin")
-    if origin is None or urlsplit(origin).netloc.lower() != (headers.get("host") or "").lower():
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        own = site == "same-origin"
+    else:
+        own = origin is not None and urlsplit(origin).netloc.lower() == (headers.get("host") or "").lower()
+    if not own:
         raise Forbidden("this form was not sent from a page of this service; open the page again and retry")
 
 

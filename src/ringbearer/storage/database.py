@@ -75,6 +75,10 @@ class Database(ABC):
         Raises StoreUnavailable.
         """
 
+    @abstractmethod
+    def look_up(self, connection: Connection) -> None:
+        """Have the rest of the transaction look rows up by index, one by one, wherever it joins tables."""
+
     def seen_by(self, supplier_id: str) -> "Database":
         """This database as the supplier may read it, where the database itself can tell; never for writing.
 

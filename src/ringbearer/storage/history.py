@@ -83,6 +83,7 @@ class History:
         that is not full still has a cursor when there is more to look at than `step` rows.
         """
         with self._database.read() as connection:
+            self._database.look_up(connection)
             way = search.choose(wanted, few=self._are_few(connection, wanted, few))
             query = search.page_query(way, wanted, limit=limit + 1, older=older, newer=newer, step=step)
             items = [_delivery(row) for row in connection.execute(query)]

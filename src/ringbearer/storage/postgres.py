@@ -20,6 +20,9 @@ _PLANNING = "-c plan_cache_mode=force_custom_plan"
 _RELAXED = (
     "SET LOCAL synchronous_commit = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off"
 )
+_LOOK_UP = text(
+    "SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
+)
 _FREE = text(
     "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int "
     "- (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend')"
@@ -85,6 +88,10 @@ class PostgresDatabase(Database):
             ),
             {"keys": list(keys)},
         )
+
+    def look_up(self, connection: Connection) -> None:
+        # A guess that thousands are wanted makes it read a whole day, or all days, for the sake of a few rows.
+        connection.execute(_LOOK_UP)
 
     def migrate(self) -> None:
         with self.write() as connection:
@@ -163,6 +170,9 @@ class _SupplierView(Database):
 
     def lock_ordering(self, connection: Connection, keys: Sequence[str]) -> None:
         raise PermissionError(_READ_ONLY)
+
+    def look_up(self, connection: Connection) -> None:
+        self._whole.look_up(connection)
 
     def migrate(self) -> None:
         raise PermissionError(_READ_ONLY)

@@ -48,6 +48,9 @@ class SQLiteDatabase(Database):
     def lock_ordering(self, connection: Connection, keys: Sequence[str]) -> None:
         """Nothing to do: there is one writer at a time."""
 
+    def look_up(self, connection: Connection) -> None:
+        """Nothing to do: it joins in no other way."""
+
     def migrate(self) -> None:
         with self.write() as connection:
             upgrade(connection)
