@@ -157,7 +157,9 @@ def _cache_hits(metrics: str) -> float:
 
 def rows(season: Season) -> list[tuple[str, str, str]]:
     """What, theirs, ours."""
-    reaction = "no more workers to be had" if season.reaction is None else f"{season.reaction:.1f} s"
+    reaction = (
+        "no more workers were needed, or to be had" if season.reaction is None else f"{season.reaction:.1f} s"
+    )
     return [
         ("deliveries", "1,247,832", f"{season.arrived:,}"),
         ("in", "30 days", f"{season.seconds:,.0f} s ({season.rate:,.0f}/s)"),

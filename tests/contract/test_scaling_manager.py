@@ -8,10 +8,12 @@ from sqlalchemy import text
 
 from contract.making import DAY, add_endpoint, admission, claim
 from ringbearer import clock
+from ringbearer.calendar import CalendarConfiguration, WeekdayPeak
 from ringbearer.domain.scaling import LoadMetrics, ScalingPolicy
 from ringbearer.queue.steering import Steering
 from ringbearer.scaling.connections import fair_share
 from ringbearer.scaling.manager import WebhookScalingManager
+from ringbearer.season import Season, SeasonScalingConfig
 from ringbearer.storage.base import Storage
 from ringbearer.storage.parking import Park
 from ringbearer.storage.rollups import Level, Rollup
@@ -137,6 +139,19 @@ def test_a_forecast_rush_has_workers_before_it_comes(storage: Storage) -> None:
         other.scale_webhook_infrastructure(LoadMetrics(workers=1, slots=10, hold_seconds=1.0))
     )
     assert found.rule != "forecast"
+
+
+def test_the_seasons_plan_keeps_its_workers_and_makes_peaks_quicker(storage: Storage) -> None:
+    """Every day is a peak of this plan: its floor stands at once, and more reserve is kept."""
+    weekdays = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+    calendar = CalendarConfiguration(preset="none", weekdays=tuple(WeekdayPeak(weekday=d) for d in weekdays))  # type: ignore[arg-type]
+    plan = SeasonScalingConfig(calendar=calendar, worker_floor=2, peak_worker_floor=6)
+    load = LoadMetrics(workers=1, slots=100, hold_seconds=1.0, arrivals=60.0)
+    ordinary = WebhookScalingManager(storage=storage)
+    assert asyncio.run(ordinary.scale_webhook_infrastructure(load)).needed == 1
+    peak = WebhookScalingManager(storage=storage, season=lambda: Season(plan))
+    found = asyncio.run(peak.scale_webhook_infrastructure(load))
+    assert (found.rule, found.after, found.needed) == ("season", 6, 2)
 
 
 def test_connections_are_shared_and_every_process_follows(storage: Storage) -> None:
