@@ -9,6 +9,7 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+import msgspec
 import psycopg
 import pytest
 from standardwebhooks import Webhook
@@ -185,9 +186,9 @@ def test_an_acknowledgement_reaches_a_running_watch(storage: Storage, gateway: G
     assert alert.state == "resolved"
 
 
-def _fired(severity: Severity = "critical") -> Alert:
+def _fired(severity: Severity = "critical", group: str = "") -> Alert:
     now = clock.to_datetime(clock.now())
-    values: dict[str, Any] = {"rule": "r", "group": "", "summary": "s", "value": 1.0, "since": now}
+    values: dict[str, Any] = {"rule": "r", "group": group, "summary": "s", "value": 1.0, "since": now}
     return Alert(id=ids.alert(), severity=severity, state="firing", fired_at=now, **values)
 
 
@@ -205,6 +206,19 @@ def test_a_sender_that_died_after_its_claim_loses_nothing(storage: Storage, gate
     tell(storage, channel, later)  # another leader that decided the same
     assert len(gateway.taken) == 1
     assert "perhaps for the second time" in gateway.taken[0][3].decode()
+
+
+def test_of_two_who_find_the_same_at_once_one_begins_it(storage: Storage) -> None:
+    first, second = _fired(), _fired()
+    storage.alerts.write([first], [], now=clock.now())
+    storage.alerts.write([second], [], now=clock.now())
+    assert storage.alerts.live() == [first]
+    over = msgspec.structs.replace(first, state="resolved", resolved_at=first.fired_at)
+    storage.alerts.write([over], [], now=clock.now())
+    storage.alerts.write([first], [], now=clock.now())  # by one who looked before that
+    assert storage.alerts.live() == []
+    storage.alerts.write([second], [], now=clock.now())
+    assert storage.alerts.live() == [second]
 
 
 def test_what_a_channel_refuses_is_tried_again_and_never_shows_its_address(
@@ -238,7 +252,7 @@ def test_what_a_channel_refuses_is_tried_again_and_never_shows_its_address(
 
 def test_a_storm_is_one_message(storage: Storage, gateway: Gateway) -> None:
     channel = add_channel(storage, "slack", f"http://{gateway.address}/chat")
-    storm = [_fired("warning") for _ in range(25)]
+    storm = [_fired("warning", f"g{n}") for n in range(25)]
     storage.alerts.write(storm, [], now=clock.now())
     tell(storage, channel, due(storm, [channel], [], [], now=clock.to_datetime(clock.now())))
     (message,) = gateway.taken

@@ -20,6 +20,7 @@ from ringbearer.storage.vault import Vault
 
 _A, _C, _N = schema.alerts, schema.alert_channels, schema.alert_notices
 _S, _R, _M = schema.alert_silences, schema.alert_rules, schema.reports
+_LOCK = "alerts"  # one who changes alerts at a time; no ordering key looks like this
 _encode = msgspec.json.Encoder().encode
 
 
@@ -142,30 +143,30 @@ class AlertBook:
 
         An acknowledgement that was written in between is kept.
         """
-        rows = [(a.id, a.state, a) for a in changed]
+        alerts = list(changed)
         gone = [a.id for a in dropped]
         with self._database.write() as connection:
+            self._database.lock_ordering(connection, [_LOCK])
+            live = select(_A.c.body).where(_A.c.state != "resolved")
+            known = {alert.id: alert for alert in (_alert(row) for row in connection.execute(live))}
+            taken = {(alert.rule, alert.group) for alert in known.values()}
+            named = select(_A.c.id).where(_A.c.id.in_([a.id for a in alerts]), _A.c.state == "resolved")
+            over = {row[0] for row in connection.execute(named)}
+            # Two that believed to lead may have looked at once: one began it, and what is over stays over.
+            rows = [
+                (a.id, a.state, _text(_with_acknowledgement(a, known.get(a.id))), now)
+                for a in alerts
+                if a.id not in over and (a.id in known or (a.rule, a.group) not in taken)
+            ]
             if rows:
-                acknowledged = {
-                    alert.id: alert
-                    for alert in (
-                        _alert(row)
-                        for row in connection.execute(
-                            select(_A.c.body).where(_A.c.id.in_([r[0] for r in rows]))
-                        )
-                    )
-                    if alert.acknowledged_at is not None
-                }
-                values = [
-                    (i, s, _text(_with_acknowledgement(a, acknowledged.get(i))), now) for i, s, a in rows
-                ]
-                connection.execute(self._put_alerts, {"rows": _encode(values).decode()})
+                connection.execute(self._put_alerts, {"rows": _encode(rows).decode()})
             if gone:
                 connection.execute(delete(_A).where(_A.c.id.in_(gone), _A.c.state == "pending"))
 
     def acknowledge(self, alert_id: str, *, by: str, now: datetime) -> Alert:
         """Say that somebody takes care: the ladder stops. The first word counts. Raises NotFound."""
         with self._database.write() as connection:
+            self._database.lock_ordering(connection, [_LOCK])
             row = connection.execute(select(_A.c.body).where(_A.c.id == alert_id)).first()
             if row is None:
                 raise NotFound(f"there is no alert {alert_id!r}")
@@ -256,7 +257,7 @@ class AlertBook:
 
 
 def _with_acknowledgement(alert: Alert, stored: Alert | None) -> Alert:
-    if stored is None:
+    if stored is None or stored.acknowledged_at is None:
         return alert
     return msgspec.structs.replace(
         alert, acknowledged_at=stored.acknowledged_at, acknowledged_by=stored.acknowledged_by
