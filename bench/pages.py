@@ -296,6 +296,8 @@ def _ask(url: str, examples: Mapping[str, str], rounds: int) -> Iterator[tuple[s
         "/endpoints?text=28",
         f"/suppliers/s0/endpoints/{endpoint}",
         "/season",
+        "/service-levels",
+        "/alerts",
         "/replay?state=dead",
     ]
     lists = [
