@@ -23,6 +23,7 @@ from ringbearer.storage.vault import Vault, generate_key
 
 BODIES: dict[str, Json] = {
     "setBreaker": {"state": "auto"},
+    "putShape": {"expression": "{number: n}"},
     "createEndpoint": {"url": URL},
     "createKey": {"scope": "read"},
     "createAlertChannel": {"name": "n", "kind": "slack", "address": "http://127.0.0.1:9/"},
@@ -39,6 +40,8 @@ CHANGES_OF_ENDPOINTS = {
 }
 RETRIES = {"retryDelivery", "startReplay"}
 ADMIN_ONLY = {
+    "putShape",
+    "deleteShape",
     "setBreaker",
     "optimizeCache",
     "warmCache",
@@ -79,7 +82,7 @@ OPERATORS_ONLY = {
     "listAlertChannels",
 }
 """What keys of the whole service may see, and no supplier's."""
-LISTS = {"listBreakers", "listSuppliers", "listDeliveries", "getFigures", "getReport"}
+LISTS = {"listBreakers", "listSuppliers", "listDeliveries", "listShapes", "getFigures", "getReport"}
 SCALING = {
     "getScaling",
     "changeScaling",
@@ -100,6 +103,8 @@ class World:
         delivery_id = api.event("lumen", [endpoint_id])[0]
         admin = api.as_("admin")
         replay = admin.post("/v1/deliveries/replay", json={"supplier_id": "lumen"}).json()
+        shape = admin.put("/v1/event-types/booking.made/versions/2026-01", json=BODIES["putShape"])
+        assert shape.status_code == 201
         self.ids = {
             "supplier_id": "lumen",
             "endpoint_id": endpoint_id,
@@ -107,6 +112,8 @@ class World:
             "event_id": ids.event_of(delivery_id),
             "replay_id": replay["replay_id"],
             "month": "2027-06",
+            "event_type": "booking.made",
+            "version": "2026-01",
             "alert_id": api.alert().id,
             "silence_id": admin.post("/v1/alert-silences", json={}).json()["id"],
             "rule_id": "no_worker",
