@@ -90,7 +90,7 @@ def wanted_plan(
     shortest = min(configuration.target(lane) for lane in range(len(LANES)))
     gap = min(max(situation.claim_seconds, 0.01), shortest / 4, _LONGEST_GAP)
     interval = gap + situation.claim_seconds
-    batch = min(MOST_BATCH, max(LEAST_BATCH, 50 * math.ceil(2 * rate * interval / 50)))
+    batch = min(MOST_BATCH, max(LEAST_BATCH, math.ceil(2 * rate * interval)))
     busy = busy_slots(rate, situation.service)
     ahead = busy / configuration.utilisation + rate * interval
     prefetch = min(0.9, max(0.25, ahead / situation.slots)) if situation.slots else plan.prefetch
