@@ -73,7 +73,11 @@ def test_a_process_that_dies_at_a_named_point_breaks_no_promise(rig: Rig, points
 
 def test_every_point_is_tried() -> None:
     tried = {point for run in _runs() for point in run.values[1]}  # type: ignore[attr-defined]
-    assert tried == set(POINTS)
+    elsewhere = {
+        "relay.accepted",
+        "relay.committed",
+    }  # by the suite of the outbox, which PostgreSQL alone has
+    assert tried | elsewhere == set(POINTS)
 
 
 def test_everything_killed_at_once_and_started_again_breaks_no_promise(rig: Rig) -> None:

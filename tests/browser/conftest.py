@@ -1,4 +1,8 @@
-"""One service, one receiver and one browser for all of these tests; each test gets a window of its own."""
+"""One service, one receiver and one browser for a module of tests; each test gets a window of its own.
+
+Not for the whole run: while Playwright is open its event loop counts as running in this thread, and no other test
+that runs one could be mixed in.
+"""
 
 import asyncio
 import threading
@@ -15,7 +19,7 @@ from ringbearer.testing import Receiver
 from tools import require_tool
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
     path = require_tool("chromium")
@@ -25,7 +29,7 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def receiver() -> Iterator[Receiver]:
     """A receiver on a thread of its own; what it answers may be changed."""
     loop = asyncio.new_event_loop()
@@ -46,7 +50,7 @@ def receiver() -> Iterator[Receiver]:
     loop.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stage(browser: Browser, receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The whole service as processes, with a supplier, endpoints, and deliveries that ended in every way."""
     with Service(tmp_path_factory.mktemp("service"), workers=1) as service:
@@ -87,7 +91,7 @@ def page(window: BrowserContext, stage: Stage) -> Iterator[Page]:
     assert complaints == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def axe() -> str:
     """The script that looks for barriers."""
     return next((Path(__file__).parents[1] / "vendor").glob("axe-*.min.js")).read_text()
