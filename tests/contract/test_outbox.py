@@ -389,3 +389,25 @@ def test_an_event_that_the_store_does_not_take_holds_up_nobody(
 def _emit_and_commit(application: psycopg.Connection, data: object) -> None:
     _emit(application, data)
     application.commit()
+
+# What somebody else names as PostgreSQL names its types: whoever casts to it runs that somebody's code.
+_SPY = """
+CREATE FUNCTION pg_temp.spy() RETURNS boolean LANGUAGE plpgsql
+AS $function$ BEGIN RAISE EXCEPTION 'ran as %', current_user; END $function$;
+CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (pg_temp.spy());
+CREATE DOMAIN pg_temp.jsonb AS pg_catalog.jsonb CHECK (pg_temp.spy())
+"""
+
+
+@pytest.mark.parametrize(
+    "call", ["ringbearer.emit('booking.confirmed', 'studio', '{}')", "ringbearer.supplier_id()"]
+)
+def test_nothing_of_a_caller_runs_with_the_owners_rights(application: psycopg.Connection, call: str) -> None:
+    application.execute("CREATE ROLE shop NOLOGIN")
+    application.execute("GRANT USAGE ON SCHEMA ringbearer TO shop")
+    application.execute("GRANT EXECUTE ON FUNCTION ringbearer.emit TO shop")
+    application.execute("SET LOCAL ROLE shop")
+    application.execute("SELECT set_config('request.jwt.claims', '{}', true)")
+    application.execute(_SPY)
+    application.execute(f"SELECT {call}")  # raises when the spy runs
+    application.rollback()

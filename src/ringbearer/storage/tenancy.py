@@ -19,9 +19,11 @@ from ringbearer.storage.schema import PARTITIONED, metadata
 ROLE = "ringbearer_supplier"
 SCHEMA = "ringbearer"
 
+# Of functions that run with their owner's rights, pg_temp is named last: it comes first where it is not named, and a
+# caller's own type `text` there would bring the caller's code along.
 _CLAIMED = f"""
 CREATE FUNCTION {SCHEMA}.supplier_id() RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = ''
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $function$
     SELECT (nullif(current_setting('request.jwt.claims', true), '')::jsonb) -> 'app_metadata' ->> 'supplier_id'
 $function$

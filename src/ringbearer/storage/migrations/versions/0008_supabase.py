@@ -40,7 +40,7 @@ CREATE FUNCTION ringbearer.emit(
     tags text[] DEFAULT NULL,
     happened_at timestamptz DEFAULT NULL
 ) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     number bigint;
