@@ -20,10 +20,10 @@ def rogues() -> Iterator[Rogues]:
         yield running
 
 
-def _sample(url: str, *allowed: str) -> Attempt:
+def _sample(url: str, *allowed: str, proxy: str | None = None) -> Attempt:
     target = Target(endpoint=endpoint(url=url, timeout=0.5), secrets=((SECRET, None),), version=1)
     refuse = Guard(allow_networks=allowed).check_address
-    return send_sample(target, refuse=refuse, ca_file=None, public_url="")
+    return send_sample(target, refuse=refuse, ca_file=None, public_url="", proxy=proxy)
 
 
 def test_a_sample_is_signed_and_its_answer_told(rogues: Rogues) -> None:
@@ -45,4 +45,13 @@ def test_a_sample_to_a_receiver_that_hangs_ends_in_time(rogues: Rogues) -> None:
 def test_a_sample_does_not_reach_what_deliveries_must_not(rogues: Rogues) -> None:
     rogue = rogues.serve(never_answers)
     assert str(_sample(rogue.url).error).startswith("blocked_address: ")
+    assert rogue.connections == 0
+
+
+def test_a_sample_leaves_by_the_proxy_alone(rogues: Rogues) -> None:
+    rogue = rogues.serve(never_answers)
+    proxy = rogues.serve(says(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"))
+    attempt = _sample(rogue.url, "127.0.0.0/8", proxy=proxy.url)
+    assert "the proxy answered 403" in str(attempt.error)
+    assert proxy.requests[0].startswith(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\n" % rogue.port)
     assert rogue.connections == 0

@@ -148,6 +148,7 @@ class Front:
                 refuse=services.guard.check_address,
                 ca_file=services.ca_file,
                 public_url=settings.public_url or "",
+                proxy=settings.proxy_url,
             )
 
         async def reconcile() -> None:

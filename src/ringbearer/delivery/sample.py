@@ -41,16 +41,21 @@ def preview(target: Target, *, event_type: str, data: str, public_url: str) -> P
 
 
 def send_sample(
-    target: Target, *, refuse: Callable[[str], str | None], ca_file: str | None, public_url: str
+    target: Target,
+    *,
+    refuse: Callable[[str], str | None],
+    ca_file: str | None,
+    public_url: str,
+    proxy: str | None,
 ) -> Attempt:
     """Send a sample event and wait for the end of the exchange; blocks for at most the endpoint's timeout,
-    and 10 s for its token.
+    and 10 s for its token. It leaves by the same `proxy` as deliveries.
 
     Raises PayloadFailed.
     """
     now = clock.now()
     lease = _lease(target, now, SAMPLE_TYPE, SAMPLE_DATA)
-    courier = TokenCourier(slots=1, refuse=refuse, ca_file=ca_file)
+    courier = TokenCourier(slots=1, refuse=refuse, ca_file=ca_file, proxy=proxy)
     try:
         courier.submit(Routes(public_url=public_url).of(target).order(lease, now))
         returns, _ = courier.poll(_POLL_SECONDS)
