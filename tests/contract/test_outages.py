@@ -5,6 +5,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from contract.making import admission, claim, counted, outcome, rows, supplier
 from ringbearer import clock
@@ -131,3 +133,15 @@ def test_a_store_shows_no_password() -> None:
     with open_storage("postgres://rb:t0p-secret@db/rb", Vault([generate_key()])) as storage:
         assert "t0p-secret" not in repr(storage)
         assert "PostgresDatabase postgresql" in repr(storage)
+
+
+def test_what_was_to_be_stored_is_not_told_with_the_error(storage: Storage) -> None:
+    for each in ("lumen", "nova"):
+        storage.catalog.put_supplier(supplier(each))
+    with pytest.raises(IntegrityError) as raised, storage.database.write() as connection:
+        connection.execute(
+            text("UPDATE suppliers SET id = 'lumen', name = :data WHERE id = 'nova'"),
+            {"data": "of Eowyn and Faramir"},
+        )
+    assert "UPDATE suppliers" in str(raised.value)
+    assert "Eowyn" not in str(raised.value)

@@ -69,6 +69,7 @@ class PostgresDatabase(Database):
         self._url = url.set(drivername="postgresql+psycopg")
         self._engine = create_engine(
             self._url,
+            hide_parameters=True,  # payloads are among them, and what is raised may be logged
             poolclass=LimitedPool,
             pool_size=_POOL,
             max_overflow=_POOL,

@@ -86,6 +86,7 @@ class SQLiteDatabase(Database):
     def _engine(self, begin: str, *, full: bool, size: int) -> Engine:
         engine = create_engine(
             f"sqlite:///{self._path}",
+            hide_parameters=True,  # payloads are among them, and what is raised may be logged
             poolclass=QueuePool,
             pool_size=size,
             max_overflow=0,
