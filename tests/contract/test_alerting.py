@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,10 +19,11 @@ from contract.making import admission
 from ringbearer import clock, ids
 from ringbearer.calendar import Calendar
 from ringbearer.domain.alerts import Alert, Channel, Rule, Severity
+from ringbearer.errors import InvalidInput
 from ringbearer.monitor.alerting import AlertWatch, StoreWatch, tell, trial
 from ringbearer.monitor.alerts import RECLAIM, due
 from ringbearer.monitor.burning import BurnBook
-from ringbearer.monitor.channels import ChannelFailed, SignedAddress, send
+from ringbearer.monitor.channels import ChannelFailed, SignedAddress, check_address, send
 from ringbearer.monitor.monitor import WebhookPerformanceMonitor
 from ringbearer.monitor.results import DegradationThreshold
 from ringbearer.storage.base import Storage, open_storage
@@ -248,6 +250,15 @@ def test_what_a_channel_refuses_is_tried_again_and_never_shows_its_address(
     with storage.database.read() as connection:
         stored = connection.exec_driver_sql("SELECT body, sealed FROM alert_channels").all()
     assert OWN_TOKEN.encode() not in b"".join(row[0].encode() + bytes(row[1]) for row in stored)
+
+
+@pytest.mark.parametrize("address", [f"pigeon://{OWN_TOKEN}@loft", f"tgram://{OWN_TOKEN}"])
+def test_an_address_that_nobody_knows_is_not_logged(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("apprise").setLevel(logging.NOTSET)  # as before anything was sent
+    with pytest.raises(InvalidInput) as refused:
+        check_address("apprise", address)
+    assert OWN_TOKEN not in caplog.text + str(refused.value)
 
 
 def test_a_storm_is_one_message(storage: Storage, gateway: Gateway) -> None:

@@ -390,6 +390,7 @@ def _emit_and_commit(application: psycopg.Connection, data: object) -> None:
     _emit(application, data)
     application.commit()
 
+
 # What somebody else names as PostgreSQL names its types: whoever casts to it runs that somebody's code.
 _SPY = """
 CREATE FUNCTION pg_temp.spy() RETURNS boolean LANGUAGE plpgsql

@@ -50,6 +50,7 @@ def check_address(kind: str, address: str) -> None:
     if kind == "apprise":
         from apprise import Apprise
 
+        _hush()
         if not Apprise().add(address):
             raise _wrong(
                 "an address that apprise knows, such as pagerduty://key@service; see its documentation"
@@ -104,7 +105,7 @@ def _signed(secret: str, message: Message) -> tuple[bytes, dict[str, str]]:
 def _by_apprise(address: str, message: Message) -> None:
     from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType
 
-    logging.getLogger("apprise").setLevel(logging.CRITICAL)  # what it logs may hold the address
+    _hush()
     ways = Apprise(asset=AppriseAsset(app_id="Ringbearer", async_mode=False, secure_logging=True))
     kind = NotifyType.SUCCESS if message.kind == "resolved" else NotifyType.WARNING
     if message.severity == "critical" and message.kind == "fired":
@@ -114,6 +115,12 @@ def _by_apprise(address: str, message: Message) -> None:
     )
     if not taken:
         raise ChannelFailed("it did not take the message")
+
+
+def _hush() -> None:
+    """What apprise, and what it sends with, says of an address may hold all of it."""
+    logging.getLogger("apprise").setLevel(logging.CRITICAL)
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
 
 
 def _escaped(text: str) -> str:
