@@ -17,6 +17,7 @@ from ringbearer.api.ingest import Ingest, Receive, Scope, Send
 from ringbearer.api.probes import Probes
 from ringbearer.api.protocol import protocol_for
 from ringbearer.api.services import ApiServices
+from ringbearer.api.trials import Trials
 from ringbearer.app import STEERING, Services, ensure_admin_key, on_stop, prepare_process
 from ringbearer.dashboard import rendering
 from ringbearer.dashboard.app import create_dashboard, is_page
@@ -141,8 +142,10 @@ class Front:
         settings = services.settings
         authenticator = Authenticator(services.storage.catalog)
 
+        trials = Trials()
+
         async def send_test(target: Target) -> Attempt:
-            return await asyncio.to_thread(
+            return await trials(
                 send_sample,
                 target,
                 refuse=services.guard.check_address,
