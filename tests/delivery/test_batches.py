@@ -15,7 +15,7 @@ from ringbearer.queue.base import Demand, Queue
 from ringbearer.queue.database import DatabaseQueue
 from ringbearer.queue.optimizer import WebhookQueueOptimizer
 from ringbearer.queue.plan import QueuePlan
-from ringbearer.queue.steering import Steering
+from ringbearer.queue.steering import QUEUE, Steering
 from ringbearer.queue.tuning import QueueConfiguration
 from ringbearer.storage.base import Storage
 from ringbearer.storage.search import Filter
@@ -85,10 +85,13 @@ def test_the_optimizer_fits_the_plan_to_what_its_worker_measured(storage: Storag
         silent = asyncio.run(optimizer.optimize_queue_processing())
         assert (silent.changed, silent.situation) == (False, None)
         stage.until_state(stage.publish(endpoint, 100), State.DELIVERED)
+        larger = QueuePlan(batch_size=2_000, prefetch=0.9)
+        optimizer.steering.store(QUEUE, larger, now=clock.now(), reason="there was more to do")
         fitted = asyncio.run(optimizer.optimize_queue_processing(QueueConfiguration(utilisation=0.5)))
         assert fitted.situation is not None
         assert fitted.situation.arrival_rate > 1
         assert fitted.changed
+        assert fitted.after.batch_size < 2_000
         assert fitted.reasons.keys() <= {"batch_size", "prefetch", "max_wait", "weights"}
         assert optimizer.steering.base == fitted.after
         again = asyncio.run(optimizer.optimize_queue_processing(damped=True))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ringbearer.priority import WEIGHTS
 from ringbearer.queue import bottlenecks
 from ringbearer.queue.bottlenecks import Flow
-from ringbearer.queue.plan import QueuePlan, differences, in_season
+from ringbearer.queue.plan import MOST_BATCH, QueuePlan, differences, in_season
 from ringbearer.queue.tuning import (
     Damper,
     QueueConfiguration,
@@ -199,3 +199,24 @@ def test_where_nothing_waits_nothing_but_intake_and_store_can_limit() -> None:
     assert bottlenecks.find(Flow(worker_cpu=1.0, slots=10, held=10)) == []
     assert bottlenecks.find(WAITING) == []
     assert [b.stage for b in bottlenecks.find(Flow(accept_seconds=0.2))] == ["store"]
+
+
+@pytest.mark.parametrize("arriving", [0.0, 3.0, 20_000.0])
+@pytest.mark.parametrize("waiting", [0, 50, 300_000])
+def test_no_worker_is_held_back_whatever_comes_or_waits(arriving: float, waiting: int) -> None:
+    """Nothing arrives, and a million wait: small batches would make that the longest backlog of all."""
+    situation = Situation(
+        slots=1_024,
+        service=0.01,
+        arrivals=(0.0, 0.0, arriving, 0.0),
+        backlog=(0, 0, waiting, 0),
+        waits=(0.0, 0.0, waiting / 1_000, 0.0),
+        claim_seconds=0.004,
+    )
+    plan, _ = wanted_plan(QueuePlan(), situation, QueueConfiguration())
+    usual = QueuePlan()
+    assert plan.batch_size >= usual.batch_size
+    assert plan.prefetch >= usual.prefetch
+    assert plan.max_wait >= usual.max_wait
+    if waiting > 100_000:
+        assert plan.batch_size == MOST_BATCH

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from ringbearer.domain.events import LANES, Priority
 from ringbearer.priority import WEIGHTS
-from ringbearer.queue.plan import LEAST_BATCH, MOST_BATCH, QueuePlan
+from ringbearer.queue.plan import MOST_BATCH, QueuePlan
 
 WANTED_P95: dict[Priority, float] = {"urgent": 0.1, "high": 0.5, "normal": 2.0, "bulk": 60.0}
 """Seconds that 95 of 100 deliveries of a lane wait at most, if it can be had."""
@@ -23,6 +23,7 @@ _SLACK = 0.35  # differences within about a third are left alone
 _PATIENCE = 3  # times in a row that the same direction must be wanted
 _MOST_WEIGHT = 8  # times its usual weight is the most that a lane gets
 _LONGEST_GAP = 0.2
+_USUAL = QueuePlan()
 
 
 class QueueConfiguration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,23 +81,33 @@ def wanted_plan(
 
     - max_wait: as long as a claim takes, so that workers spend at most half of their time with claiming, but no more
       than a quarter of the shortest wait that is wanted.
-    - batch_size: what arrives between two claims, twice, so that a claim takes all of it also after a hiccup.
+    - batch_size: what is to be served between two claims, twice, so that a claim takes all of it also after a hiccup.
+      That is what arrives, and what must go of the backlog for its lane's wait to be the wanted one.
     - prefetch: the slots that Little's law keeps busy, at the utilisation that is wanted, and what arrives meanwhile.
+      A backlog asks for no more: what a worker holds, others wait behind.
+    - None of these gets smaller than what a service begins with. They are limits, which cost nothing while little
+      comes; and a burst comes without notice.
     - weights: a lane that waits too long gets the share that it needs for its arrivals and for its backlog to be gone
       in the time wanted, at most eight times its usual weight; one that waits for less than half of what is wanted
       returns to its usual weight. None gets less than that: the guaranteed shares stay.
     """
     rate = situation.arrival_rate
     shortest = min(configuration.target(lane) for lane in range(len(LANES)))
-    gap = min(max(situation.claim_seconds, 0.01), shortest / 4, _LONGEST_GAP)
+    gap = min(max(situation.claim_seconds, _USUAL.max_wait), shortest / 4, _LONGEST_GAP)
     interval = gap + situation.claim_seconds
-    batch = min(MOST_BATCH, max(LEAST_BATCH, math.ceil(2 * rate * interval)))
+    served = rate + sum(
+        waiting / configuration.target(lane) for lane, waiting in enumerate(situation.backlog)
+    )
+    batch = min(MOST_BATCH, max(_USUAL.batch_size, math.ceil(2 * served * interval)))
     busy = busy_slots(rate, situation.service)
     ahead = busy / configuration.utilisation + rate * interval
-    prefetch = min(0.9, max(0.25, ahead / situation.slots)) if situation.slots else plan.prefetch
+    prefetch = min(0.9, max(_USUAL.prefetch, ahead / situation.slots)) if situation.slots else plan.prefetch
     why = {
         "max_wait": f"a claim takes {situation.claim_seconds * 1e3:.0f} ms, the shortest wanted wait is {shortest:g} s",
-        "batch_size": f"{rate:.0f} deliveries arrive per second, and {interval * 1e3:.0f} ms lie between two claims",
+        "batch_size": (
+            f"{served:.0f} deliveries are to be served per second, {rate:.0f} of which arrive, and "
+            f"{interval * 1e3:.0f} ms lie between two claims"
+        ),
         "prefetch": (
             f"{busy:.0f} of {situation.slots} slots are busy at {rate:.0f}/s for {situation.service * 1e3:.0f} ms each"
         ),
