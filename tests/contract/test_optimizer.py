@@ -32,6 +32,7 @@ from ringbearer.queue.steering import QUEUE, Steering
 from ringbearer.rules import LaneRule, PriorityConfiguration
 from ringbearer.season import SeasonScalingConfig
 from ringbearer.storage.base import Storage
+from ringbearer.storage.ranking import Moved
 from ringbearer.telemetry import BacklogGrew, PlanChanged, Report, Telemetry
 
 URGENT, BULK = 0, 3
@@ -132,6 +133,16 @@ def test_what_is_with_a_worker_or_replayed_stays_in_its_lane(storage: Storage, h
     rules = PriorityConfiguration(rules=(LaneRule(name="all", lane="urgent"),))
     assert asyncio.run(house.optimizer.prioritize_webhook_deliveries(rules)).moved == 0
     assert settle(storage, [second]) == {second.delivery_id}
+
+
+def test_two_who_rank_the_same_at_once_count_it_once(storage: Storage) -> None:
+    storage.catalog.put_supplier(supplier())
+    storage.ledger.accept([admission(), admission(deliver_at=clock.now() + 10**10)])
+    ranking = storage.ledger.ranking
+    page = ranking.page(after="", limit=10)
+    assert ranking.move([Moved(queued, BULK, "mine") for queued in page]) == 2
+    assert ranking.move([Moved(queued, HIGH, "theirs, read before") for queued in page]) == 0
+    assert counted(storage) == rows(storage) == {(BULK, State.READY): 1, (BULK, State.SCHEDULED): 1}
 
 
 def test_rules_that_cannot_be_followed_change_nothing(storage: Storage, house: House) -> None:

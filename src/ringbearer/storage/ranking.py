@@ -58,7 +58,7 @@ class Ranking:
             ORDER BY j.delivery_id LIMIT :limit
         """)
         self._take = text(f"""
-            SELECT delivery_id, state FROM jobs
+            SELECT delivery_id, state, lane FROM jobs
             WHERE delivery_id IN (SELECT r.value ->> 0 FROM {database.rows}) AND state IN {_OPEN}
             {database.skip_locked}
         """)
@@ -90,14 +90,16 @@ class Ranking:
             found = connection.execute(self._take, {"rows": _text([(i,) for i in by_id])}).all()
             self._flows.follow_clocks(connection)
             jobs, moves = [], Counter[tuple[int, str]]()
-            for delivery_id, state in found:
+            for delivery_id, state, lane in found:
                 m = by_id[delivery_id]
+                if lane != m.queued.lane:  # since it was read, a replay or another who ranks put it elsewhere
+                    continue
                 rank = 0
                 if state in (State.READY, State.WAITING):
                     q = m.queued
                     (rank,) = self._flows.tags(m.lane, q.supplier_id, q.tier, (q.endpoint_id,))
                 jobs.append((delivery_id, m.lane, rank))
-                moves[m.queued.lane, state] -= 1
+                moves[lane, state] -= 1
                 moves[m.lane, state] += 1
             if jobs:
                 connection.execute(self._jobs, {"rows": _text(jobs)})
