@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from contract.making import (
     NORMAL,
@@ -178,6 +179,19 @@ def test_a_dead_letter_that_left_the_queue_stays_dead(storage: Storage) -> None:
     assert storage.ledger.replay([delivery_of(made)], now=clock.now()) == 0
     assert states(storage, made) == [State.DEAD]
     assert counted(storage) == rows(storage) == {}
+
+
+def test_a_dead_letter_that_is_just_revived_is_not_removed_with_the_old(storage: Storage) -> None:
+    """On SQLite there is one writer at a time."""
+    if not storage.database.skip_locked:
+        return
+    accept(storage, admission())
+    settle(storage, claim(storage), State.DEAD)
+    with storage.database.write() as replaying, storage.database.write() as pruning:
+        replaying.execute(text("UPDATE jobs SET state = 'ready'"))
+        pruning.execute(text("SET LOCAL lock_timeout = '5s'"))
+        assert storage.retention._forget_dead(pruning, FAR) == 0
+    assert rows(storage) == {(NORMAL, State.READY): 1}
 
 
 # ── disabled and deleted endpoints ──────────────────────────────────────────────────────────────────────────

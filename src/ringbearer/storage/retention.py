@@ -50,11 +50,13 @@ class Retention(ABC):
 
     def _forget_dead(self, connection: Connection, before: int) -> int:
         """Dead letters past their retention leave the queue, and its counts, before their deliveries do."""
+        # What somebody has just locked is being replayed, and must not be removed once it is ready.
+        old = self._database.among.format(
+            "SELECT delivery_id FROM jobs WHERE state = 'dead' AND delivery_id < :bound "
+            f"ORDER BY delivery_id LIMIT :chunk {self._database.skip_locked}"
+        )
         gone = connection.execute(
-            text(
-                "DELETE FROM jobs WHERE delivery_id IN (SELECT delivery_id FROM jobs WHERE state = 'dead' "
-                "AND delivery_id < :bound ORDER BY delivery_id LIMIT :chunk) RETURNING lane"
-            ),
+            text(f"DELETE FROM jobs WHERE delivery_id {old} RETURNING lane"),
             {"bound": ids.floor("dlv", before), "chunk": _CHUNK},
         ).all()
         for lane in {row[0] for row in gone}:
