@@ -13,7 +13,8 @@ from contract.indexed import Indexed, delivery_ids
 from contract.making import add_endpoint, admission, at_once, claim, counted, outcome, rows, settle
 from contract.test_queue import RecordingBell
 from ringbearer import clock
-from ringbearer.errors import RedisUnavailable
+from ringbearer.domain.deliveries import Lease
+from ringbearer.errors import RedisUnavailable, StoreUnavailable
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault, generate_key
 
@@ -59,6 +60,21 @@ def back(indexed: Indexed) -> None:
 
 
 # ── in and out ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_leased_by_the_index_is_kept_when_the_store_fails_after_that(
+    indexed: Indexed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody would send it before its lease runs out, and an attempt would be spent."""
+    made = indexed.accept(3)
+
+    def away(*_: object, **__: object) -> list[Lease]:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(indexed.storage.ledger, "claim", away)
+    assert {lease.event_id for lease in indexed.claim()} == {each.event_id for each in made}
+    with pytest.raises(StoreUnavailable):
+        indexed.claim()
 
 
 def test_what_was_pushed_is_claimed_from_the_index_with_all_it_needs(indexed: Indexed) -> None:

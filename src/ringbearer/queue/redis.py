@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from ringbearer import clock, ids
 from ringbearer.domain.deliveries import Content, Lease, Outcome
-from ringbearer.errors import RedisUnavailable
+from ringbearer.errors import RedisUnavailable, StoreUnavailable
 from ringbearer.queue.base import Demand, Queue
 from ringbearer.queue.bell import Bell
 from ringbearer.queue.index import Entry, RedisIndex
@@ -120,9 +120,14 @@ class RedisQueue(Queue):
         short = sum(demand.quotas) - len(leases)
         now = clock.monotonic()
         if short and (not whole or now >= self._next_look):
-            more = self._ledger.claim(
-                _remaining(demand.quotas, leases), worker=demand.worker, until=demand.until
-            )
+            try:
+                more = self._ledger.claim(
+                    _remaining(demand.quotas, leases), worker=demand.worker, until=demand.until
+                )
+            except StoreUnavailable:
+                if not leases:
+                    raise
+                return leases  # what is the worker's already must not wait until its lease runs out
             self._next_look = 0.0 if more else now + _LOOK_SECONDS
             if more:
                 self._telemetry.emit(IndexUsed("claimed_from_store", len(more)))
@@ -139,7 +144,12 @@ class RedisQueue(Queue):
                 _log.debug("claiming from the store: %s", error)
                 return leases, False
             if popped:
-                leases += self._lease(popped, demand)
+                try:
+                    leases += self._lease(popped, demand)
+                except StoreUnavailable:
+                    if not leases:
+                        raise
+                    break  # those of the rounds before are the worker's already
             if not popped or not whole or len(leases) >= sum(demand.quotas):
                 break
         else:
