@@ -16,7 +16,8 @@ from ringbearer.delivery import tuning
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
 from ringbearer.delivery.tuning import BatchPoint, HostUse, ParallelismConfig
 from ringbearer.domain.deliveries import Lease, State
-from ringbearer.errors import ConfigurationError, InvalidInput
+from ringbearer.domain.endpoints import RateLimit
+from ringbearer.errors import ConfigurationError, InvalidInput, StoreUnavailable
 from ringbearer.limits.breakers import Breakers
 from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.misbehaving import OK, Peer, Rogues, answers
@@ -264,3 +265,25 @@ def _points(*given: tuple[int, float]) -> list[BatchPoint]:
 )
 def test_the_smallest_batch(curve: list[BatchPoint], expected: tuple[int, bool]) -> None:
     assert tuning.smallest_batch(curve, 100.0) == expected
+
+
+def test_what_is_given_back_with_its_batch_waits_for_no_window_any_more(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would go out once more when the window has room, while another worker has it."""
+    limited = add_endpoint(
+        storage, "studio", max_concurrency=1, rate_limit=RateLimit(requests=100, period=1.0)
+    )
+    leases = _leases(storage, [limited.id], 4)
+
+    def away(*_: object, **__: object) -> list[int]:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(DatabaseRateLimiter, "take", away)
+    processor = _processor(storage)
+    try:
+        with pytest.raises(StoreUnavailable):
+            processor.begin(leases)
+        assert processor.put_down() == []
+    finally:
+        processor.close()

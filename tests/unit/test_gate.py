@@ -111,6 +111,20 @@ def test_nobody_waits_for_what_was_not_sent() -> None:
     assert of.held == 0
 
 
+def test_nobody_waits_behind_those_that_were_turned_away() -> None:
+    """As when the circuit has opened, or the endpoint is gone: no end of theirs calls those that wait on."""
+    of = gate(1_000)
+    sent, waiting, _ = ask(of, "ep", 5 * FIRST)
+    away: list[Lease] = []
+    for each in sent:
+        of.ended(each, began=NOW, took=1_000, well=False, now=NOW + 1_000)
+        away += of.next_of("ep")  # and none of these is admitted anew
+    left = [outcome.lease for outcome in of.stranded(NOW)]
+    assert left
+    assert sorted(x.delivery_id for x in away + left) == sorted(x.delivery_id for x in waiting)
+    assert of.held == 0
+
+
 @pytest.mark.parametrize("well", [True, False, None])
 def test_everything_is_given_back(well: bool | None) -> None:
     of = gate(1_000)

@@ -134,6 +134,7 @@ class Engine:
             admitted = self._closed_or_probing(admitted, outcomes, now)
         except BaseException:
             self._limits = {}
+            self._gate.take_back(leases)
             for lease, _ in admitted:
                 self._gate.withdrawn(lease, now)
             raise
@@ -158,7 +159,7 @@ class Engine:
             again += self._gate.next_of(cast(tuple[Lease, Route], returned.order.token)[0].endpoint_id)
         if again:
             outcomes += self._begin_waiting(again)
-        return outcomes, rang
+        return outcomes + self._gate.stranded(clock.now()), rang
 
     def _begin_waiting(self, leases: Sequence[Lease]) -> list[Outcome]:
         """Begin what waited for its endpoint's window; all that was true of it is looked at again."""

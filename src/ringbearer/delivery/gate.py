@@ -8,6 +8,7 @@ once less than half of all slots is left to the others, and retries hold at most
 
 import random
 from collections import Counter, deque
+from collections.abc import Sequence
 
 import msgspec
 
@@ -130,8 +131,8 @@ class Gate:
         """Send away what waits here for exchanges that did not come about."""
         outcomes: list[Outcome] = []
         while self._stranded:
-            pace = self._paces[self._stranded.pop()]
-            if pace.window.busy or pace.waiting is None:
+            pace = self._paces.get(self._stranded.pop())
+            if pace is None or pace.window.busy or pace.waiting is None:
                 continue
             self.held -= len(pace.waiting)
             limit = int(pace.window.limit)
@@ -155,14 +156,29 @@ class Gate:
         self._paces[endpoint_id].paused_until = until
 
     def next_of(self, endpoint_id: str) -> list[Lease]:
-        """Take deliveries of an endpoint that wait here and have room now; they are to be admitted anew."""
+        """Take deliveries of an endpoint that wait here and have room now; they are to be admitted anew.
+
+        If that lets none of them go out, nothing is under way whose end would call the others: `stranded` has them.
+        """
         pace = self._paces.get(endpoint_id)
         if pace is None or not pace.waiting:
             return []
         room = max(1, int(pace.window.limit) - pace.window.busy)
         taken = [pace.waiting.popleft() for _ in range(min(room, len(pace.waiting)))]
         self.held -= len(taken)
+        if pace.waiting and not pace.window.busy:
+            self._stranded.add(endpoint_id)
         return taken
+
+    def take_back(self, leases: Sequence[Lease]) -> None:
+        """Let none of these deliveries wait here any more: they were given back with the rest of their batch."""
+        given = {id(lease) for lease in leases}
+        for endpoint_id in {lease.endpoint_id for lease in leases}:
+            pace = self._paces.get(endpoint_id)
+            if pace is not None and pace.waiting:
+                left = deque(lease for lease in pace.waiting if id(lease) not in given)
+                self.held -= len(pace.waiting) - len(left)
+                pace.waiting = left or None
 
     def take_waiting(self) -> list[Lease]:
         """Take all deliveries that wait here."""
