@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 _EXTENDS_PER_LEASE = 3  # two may fail before a lease runs out
 _LOOK_SECONDS = 1.0  # a lost ring of the bell costs at most this
 _SETTLE_GAP = 0.040
+_NEARLY_ALL = 0.9
 _STORE_PAUSE = 0.5
 
 
@@ -309,9 +310,13 @@ class WorkLoop:
         now = clock.monotonic()
         if self._next_settle == 0.0:
             self._next_settle = now + _SETTLE_GAP
-        enough = len(self._unsettled) >= self._plan.batch_size and now >= self._settle_again
+        enough = len(self._unsettled) >= self._worth_settling() and now >= self._settle_again
         if now >= self._next_settle or enough:
             self._settle()
+
+    def _worth_settling(self) -> int:
+        """So many outcomes are a batch: nearly all that is held ahead, since more than that never comes together."""
+        return min(self._plan.batch_size, max(1, int(self.slots * self._plan.prefetch * _NEARLY_ALL)))
 
     def _settle(self) -> bool:
         """Write down what came to an end; on failure everything is kept for the next time."""
