@@ -79,6 +79,21 @@ def test_every_step_reaches_the_running_system_and_is_undone(
     assert announced == [(step, True) for step in STEPS] + [(step, False) for step in reversed(STEPS)]
 
 
+def test_who_leads_again_undoes_what_another_leader_did(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = Now(monkeypatch)
+    first, second = Enforcer(storage, Telemetry()), Enforcer(storage, Telemetry())
+    first.configure(CONFIG)
+    assert first.enforce(WELL, desired=2).after == ()
+    assert second.enforce(LATE, desired=2).after == STEPS[:1]
+    now.seconds += 2
+    assert first.enforce(WELL, desired=2).before == STEPS[:1]
+    now.seconds += 2
+    assert first.enforce(WELL, desired=2).undone == STEPS[0]
+    assert first.relief().steps == ()
+
+
 def test_the_manager_keeps_more_workers_while_a_level_burns(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,7 +61,11 @@ class Enforcer:
             SLAConfiguration() if stored is None else msgspec.json.decode(stored.body, type=SLAConfiguration)
         )
         relief, now = self.relief(), clock.monotonic()
-        before = self._ladder or Ladder(steps=relief.steps, moved_at=now)
+        before = self._ladder
+        if (
+            before is None or before.steps != relief.steps
+        ):  # another one led in between, and took or undid steps
+            before = Ladder(steps=relief.steps, moved_at=now)
         seen, burning = observe(before, config, load.oldest, now=now)
         after, taken, undone = move(seen, config, burning, now=now)
         reason = "every level is kept" if worst(burning) is None else _told(burning)
@@ -107,7 +111,10 @@ class Enforcer:
         changed = msgspec.structs.replace(relief, steps=relief.steps[:-1])
         if step == "endpoints":
             for endpoint_id, supplier_id in relief.paused:
-                self._storage.breakers.force(endpoint_id, supplier_id, None, now=clock.now())
+                if (
+                    self._storage.breakers.get(endpoint_id, supplier_id).forced == "open"
+                ):  # not closed by hand since
+                    self._storage.breakers.force(endpoint_id, supplier_id, None, now=clock.now())
             changed = msgspec.structs.replace(changed, paused=())
         if step == "workers":
             changed = Relief(reason="every level has been kept for long enough")

@@ -102,23 +102,39 @@ class _Place:
         while not self._to_leave.is_set():
             life = Life(ids.node(), first)
             began = clock.monotonic()
-            child = await self._launch(life)
-            code = await self._until_it_ends(child)
+            try:
+                child = await self._launch(life)
+            except OSError as error:  # no memory, or too many processes, for the moment
+                failures += 1
+                _log.error("a process could not be started: %s", error, extra={"command": self._name})
+            else:
+                code = await self._until_it_ends(child)
+                await self._tell(life, child)
+                first = False
+                if self._to_leave.is_set():
+                    return
+                # Exit code 0: somebody asked it to stop, as in a rolling restart, which is no failure.
+                stable = code == 0 or clock.monotonic() - began > _STABLE_SECONDS
+                failures = 1 if stable else failures + 1
+                _log.error(
+                    "a process ended by itself, it is started again",
+                    extra={"command": self._name, "exit_code": code},
+                )
+            await self._rest(failures)
+
+    async def _tell(self, life: Life, child: Process) -> None:
+        """Tell of its end; whatever that comes to, another one is started."""
+        try:
             await self._gone(life, child)
-            first = False
-            if self._to_leave.is_set():
-                return
-            # Exit code 0: somebody asked it to stop, as in a rolling restart, which is no failure.
-            stable = code == 0 or clock.monotonic() - began > _STABLE_SECONDS
-            failures = 1 if stable else failures + 1
-            pause = backoff.exponential(failures, first=_RESTART_FIRST, most=_RESTART_MOST)
-            _log.error(
-                "a process ended by itself, it is started again",
-                extra={"command": self._name, "exit_code": code, "pause_seconds": round(pause, 2)},
-            )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._to_leave.wait()
+        except Exception:
+            _log.exception("the end of a process could not be noted", extra={"command": self._name})
+
+    async def _rest(self, failures: int) -> None:
+        """Wait before the next start, longer after each failure."""
+        pause = backoff.exponential(failures, first=_RESTART_FIRST, most=_RESTART_MOST)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._to_leave.wait()
 
     async def _until_it_ends(self, child: Process) -> int:
         ending = asyncio.create_task(child.wait())
