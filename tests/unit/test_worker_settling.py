@@ -96,3 +96,36 @@ def test_a_store_that_is_away_is_not_taken_for_a_poisoned_outcome() -> None:
     with pytest.raises(StoreUnavailable):
         _worker(queue)._write_down([_outcome(1, "fine")])
     assert queue.stored == []
+
+
+class Waiting:
+    """A processor in which deliveries wait that were not begun."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        self._outcomes = outcomes
+
+    def put_down(self) -> list[Outcome]:
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+
+class Leases(PickyQueue):
+    """Knows which deliveries are still held."""
+
+    def __init__(self, held: set[str]) -> None:
+        super().__init__()
+        self._held = held
+
+    def extend(self, leases: Sequence[Lease], *, until: int) -> set[str]:
+        return self._held
+
+
+@pytest.mark.parametrize("held", [{"dlv_1"}, {"dlv_1", "dlv_2"}])
+def test_when_a_lease_was_lost_what_waits_here_goes_back_instead_of_out(held: set[str]) -> None:
+    first, second = _outcome(1, "fine").lease, _outcome(2, "fine").lease
+    waiting = [Outcome(lease=second, state=State.READY)]
+    worker = _worker(Leases(held))
+    worker._processor = cast(Any, Waiting(list(waiting)))
+    worker._held = {lease.delivery_id: lease for lease in (first, second)}
+    worker._extend()
+    assert worker._unsettled == (waiting if len(held) == 1 else [])

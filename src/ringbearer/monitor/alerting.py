@@ -30,6 +30,8 @@ from ringbearer.storage.base import Storage
 _log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
+_HEARTBEAT_PATIENCE = 2.0  # seconds: looking at the signals waits for it
+_HEARTBEAT_AGAIN = 10.0  # seconds until the next try after one that failed
 HEARTBEAT_SECONDS = 60.0
 _SHOWN = 10  # alerts that one message names
 
@@ -119,10 +121,10 @@ class AlertWatch:
             return
         self._next_heartbeat = clock.monotonic() + HEARTBEAT_SECONDS
         try:
-            async with httpx.AsyncClient(timeout=channels.TIMEOUT) as client:
+            async with asyncio.timeout(_HEARTBEAT_PATIENCE), httpx.AsyncClient() as client:
                 (await client.get(self._heartbeat_url)).raise_for_status()
-        except httpx.HTTPError as error:
-            self._next_heartbeat = 0.0
+        except (httpx.HTTPError, TimeoutError) as error:
+            self._next_heartbeat = clock.monotonic() + _HEARTBEAT_AGAIN
             _log.warning("the heartbeat was not taken: %s", type(error).__name__)
 
 

@@ -399,9 +399,14 @@ class WorkLoop:
         self._next_extend = clock.monotonic() + self._extend_seconds
         until = clock.now() + self._lease
         try:
-            self._queue.extend(list(self._held.values()), until=until)
+            held = self._queue.extend(list(self._held.values()), until=until)
         except Exception as error:
             self._failed("extend", error)
+            return
+        if len(held) < len(self._held):
+            # Others have them now: what was not begun here must not be sent any more. Which of those that wait are
+            # still ours is not worth the search: all go back, and what is not ours is fenced.
+            self._add(self._processor.put_down())
 
     def _failed(self, during: str, error: Exception) -> None:
         """Tell that the store did not do something, which is tried again; what it did not expect, in full."""
