@@ -27,11 +27,13 @@ async def log_in(request: PageRequest, services: PageServices) -> Response[str]:
     """Begin a session if the key is right and may look at anything."""
     sessions.require_own_origin(request.headers)
     address = request.client.host if request.client else "unknown"
-    services.attempts.check(address)
     form = await read_form(request)
     presented, target = form.get("key", "").strip(), own_path(form.get("next"))
     key = await services.authenticator.find(digest(presented)) if presented else None
     if key is None or not may(key, Action.READ):
+        # Wrong keys only: behind a proxy everybody has one address, and a stranger must not keep the others out. Keys
+        # are too long to be guessed; the pause is for the log and the store.
+        services.attempts.check(address)
         services.attempts.failed(address)
         _audit.warning("a login was refused", extra={"address": address})
         wrong = (
