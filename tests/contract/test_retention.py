@@ -276,7 +276,8 @@ def test_what_was_deleted_or_ended_long_ago_is_forgotten_and_nothing_else(storag
     gone, living = add_endpoint(storage), add_endpoint(storage)
     add_endpoint(storage, "venue")
     limiter = DatabaseRateLimiter(storage.database)
-    limiter.take([[Limit(e.id, RateLimit(requests=1, period=1.0))] for e in (gone, living)], now=0)
+    keys = (gone.id, living.id, "supplier:studio", "supplier:venue", "everything")
+    limiter.take([[Limit(key, RateLimit(requests=1, period=1.0))] for key in keys], now=0)
     catalog.delete_endpoint("studio", gone.id)
     catalog.delete_supplier("venue")
     ended, running = history.start_replay(Filter()), history.start_replay(Filter())
@@ -287,7 +288,11 @@ def test_what_was_deleted_or_ended_long_ago_is_forgotten_and_nothing_else(storag
     storage.retention.forget_closed(before=clock.now() + clock.SECOND)
     assert query(storage, "SELECT id FROM endpoints") == [(living.id,)]
     assert query(storage, "SELECT id FROM suppliers") == [("studio",)]
-    assert query(storage, "SELECT key FROM rate_windows") == [(living.id,)]
+    assert {key for (key,) in query(storage, "SELECT key FROM rate_windows")} == {
+        living.id,
+        "supplier:studio",
+        "everything",
+    }
     assert [replay.id for replay in history.open_replays()] == [running.id]
     with pytest.raises(NotFound):
         history.get_replay(ended.id)

@@ -90,6 +90,7 @@ def test_numbers_keep_their_value_in_the_compact_form() -> None:
         ("many", f'{{"many":{[1] * 60_000}}}'),
         (None, "[" * 5_000 + "]" * 5_000),
         (None, f"[{'{},' * 20_000}1]"),
+        (None, '{"n": 1e999}'),
     ],
 )
 def test_what_cannot_be_made_is_told(fields: str | None, data: str) -> None:

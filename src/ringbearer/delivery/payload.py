@@ -120,6 +120,11 @@ def _with_data(lease: Lease, change: Callable[[object], object]) -> bytes:
         text = _encode(change(_decode(lease.data))).decode()
     except RecursionError:
         raise PayloadFailed("the data is nested too deep for another form") from None
+    except (
+        msgspec.MsgspecError,
+        ValueError,
+    ) as error:  # 1e999, or a key that is no text: kept in full, told in full
+        raise PayloadFailed(f"the data cannot be put into another form: {error}") from None
     return body(lease.event_id, lease.event_type, lease.timestamp, text)
 
 

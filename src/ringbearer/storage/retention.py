@@ -44,7 +44,11 @@ class Retention(ABC):
                 "DELETE FROM replays WHERE finished_at < :before",
                 "DELETE FROM endpoints WHERE deleted AND updated_at < :before",
                 "DELETE FROM suppliers WHERE deleted AND updated_at < :before",
-                "DELETE FROM rate_windows WHERE key NOT IN (SELECT id FROM endpoints WHERE NOT deleted)",
+                # Keys are endpoints' ids and `supplier:` with a supplier's; that of the whole service stays.
+                "DELETE FROM rate_windows WHERE substr(key, 1, 3) = 'ep_' "
+                "AND key NOT IN (SELECT id FROM endpoints WHERE NOT deleted)",
+                "DELETE FROM rate_windows WHERE substr(key, 1, 9) = 'supplier:' "
+                "AND substr(key, 10) NOT IN (SELECT id FROM suppliers WHERE NOT deleted)",
             ):
                 connection.execute(text(statement), {"before": before} if ":before" in statement else {})
 
