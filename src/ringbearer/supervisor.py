@@ -219,7 +219,7 @@ class _Supervisor:
             exports += f"  export RINGBEARER_KEY=$(cat {self._key_file})\n"
         allowed = ", ".join(settings.allow_networks)
         return f"""
-Ringbearer is ready at {self._address} (API documentation: {self._address}/docs)
+Ringbearer is ready: open {self._address} and log in with the admin key (API documentation: {self._address}/docs)
   Events are kept by {store}; {workers}; private networks that deliveries may reach: {allowed or "none"}.
   {told}
 
