@@ -129,8 +129,16 @@ def test_an_address_that_cannot_work_is_a_mistake_in_the_configuration(url: str)
         open_storage(url, Vault([generate_key()]))
 
 
-def test_a_store_shows_no_password() -> None:
-    with open_storage("postgres://rb:t0p-secret@db/rb", Vault([generate_key()])) as storage:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://rb:t0p-secret@db/rb",
+        "postgres://rb@db/rb?password=t0p-secret&sslmode=require",
+        "postgres:///rb?host=/run/pg&user=rb&sslpassword=t0p-secret",
+    ],
+)
+def test_a_store_shows_no_password(url: str) -> None:
+    with open_storage(url, Vault([generate_key()])) as storage:
         assert "t0p-secret" not in repr(storage)
         assert "PostgresDatabase postgresql" in repr(storage)
 

@@ -29,6 +29,7 @@ _FREE = text(
 )
 _READ_ONLY = "what a supplier sees of the database is for reading alone"
 _OWN = text("SELECT count(*)::int FROM pg_stat_activity WHERE application_name LIKE 'ringbearer%'")
+_SECRET_OPTIONS = ("password", "passfile", "sslpassword", "sslkey", "oauth_client_secret")
 _POOL = 6
 _CONNECT_SECONDS = 5
 _MIGRATION_LOCK = 0x52424D49  # an arbitrary number that only migrations take
@@ -78,7 +79,8 @@ class PostgresDatabase(Database):
         )
 
     def __repr__(self) -> str:
-        return f"<PostgresDatabase {self._url.render_as_string(hide_password=True)}>"
+        shown = self._url.difference_update_query(_SECRET_OPTIONS)
+        return f"<PostgresDatabase {shown.render_as_string(hide_password=True)}>"
 
     def lock_ordering(self, connection: Connection, keys: Sequence[str]) -> None:
         # Taken in the order of their hashes, by every transaction alike: so no two wait for each other.
