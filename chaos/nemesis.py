@@ -78,6 +78,11 @@ class Nemesis:
         return sum(len(d.pids) for d in self.deeds if d.what in lost)
 
     @property
+    def crashes_seen(self) -> int:
+        """How often a worker saw its database crash, which may have forgotten its latest claims."""
+        return sum(len(d.pids) for d in self.deeds if d.what == "crash database")
+
+    @property
     def killed(self) -> int:
         """How many children were ended by a signal that they cannot catch."""
         return sum(len(d.pids) for d in self.deeds if d.what in {"kill worker", "kill api"})

@@ -210,7 +210,7 @@ class Rig:
                 raise TimeoutError(f"the queue does not drain: {left()}") from None
 
     def judge(self, *, workers_lost: int = 0, crashes: int = 0) -> Verdict:
-        """Check every invariant."""
+        """Check every invariant; `crashes` is how often a worker saw its database crash."""
         with open_store(self.service.settings()) as storage:
             rows, depth, jobs = invariants.read_store(storage)
         evidence = Evidence(
@@ -223,7 +223,7 @@ class Rig:
             tries=len(SCHEDULE) + 1,
             workers_lost=workers_lost,
             in_flight=workers_lost * SLOTS,
-            crashes=crashes,
+            forgotten=crashes * SLOTS,
         )
         return invariants.judge(evidence)
 
@@ -300,7 +300,7 @@ def run(
         except TimeoutError as error:
             stuck.append(f"I1: {error}")
         drained = time.monotonic() - began
-        verdict = rig.judge(workers_lost=nemesis.workers_lost, crashes=nemesis.counts["crash database"])
+        verdict = rig.judge(workers_lost=nemesis.workers_lost, crashes=nemesis.crashes_seen)
         verdict.violations += stuck
         asked = {0, -signal.SIGTERM, -signal.SIGKILL}
         failed = sum(n for code, n in rig.failures().items() if code not in asked)

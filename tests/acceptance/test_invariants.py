@@ -47,6 +47,7 @@ def _judge(
     rows: Sequence[Row] = (_row(),),
     depth: dict[tuple[int, str], int] | None = None,
     in_flight: int = 0,
+    forgotten: int = 0,
 ) -> Verdict:
     return judge(
         Evidence(
@@ -59,6 +60,7 @@ def _judge(
             tries=3,
             workers_lost=0,
             in_flight=in_flight,
+            forgotten=forgotten,
         )
     )
 
@@ -114,7 +116,10 @@ def test_duplicates_are_bounded_by_what_lost_workers_held() -> None:
 
 
 def test_one_attempt_that_succeeds_twice_is_found_whatever_was_lost() -> None:
-    assert _broken(_judge(seen=[_seen(1), _seen(2, attempt=1)], in_flight=9)) == ["I4"]
+    twice = [_seen(1), _seen(2, attempt=1)]
+    assert _broken(_judge(seen=twice, in_flight=9)) == ["I4"]
+    assert _broken(_judge(seen=twice, in_flight=9, forgotten=1)) == []
+    assert _broken(_judge(seen=[*twice, _seen(3, attempt=1)], in_flight=9, forgotten=1)) == ["I4"]
 
 
 def test_too_many_attempts_are_found() -> None:

@@ -48,6 +48,7 @@ def test_a_lease_carries_all_that_sending_needs(storage: Storage) -> None:
         lane=HIGH,
         attempt=1,
         attempt_base=0,
+        worker="wrk_test",
         ordering_key="couple-1",
         accepted_at=made.accepted_at,
         event_type="booking.confirmed",
@@ -214,6 +215,21 @@ def test_a_zombie_in_the_same_batch_as_its_successor_changes_nothing(storage: St
         detail = storage.history.get_delivery(successor.delivery_id)
         assert detail.state is State.DELIVERED
         assert [a.number for a in detail.attempts] == [2]
+    assert counted(storage) == rows(storage) == {}
+
+
+def test_who_held_the_same_attempt_before_changes_nothing(storage: Storage) -> None:
+    """Two hold one attempt number after one gave it back unspent, or after a crash that made the store forget a claim."""
+    fill(storage, 0, 0, 1)
+    (first,) = claim(storage)
+    assert storage.ledger.release([first]) == 1
+    (second,) = storage.ledger.claim([1, 1, 1, 1], worker="another", until=LATER)
+    assert second.attempt == first.attempt
+    assert storage.ledger.release([first]) == 0  # said again, since no answer came the first time
+    assert storage.ledger.extend([first], until=LATER) == set()
+    assert settle(storage, [first]) == settle(storage, [first], State.DEAD) == set()
+    assert storage.ledger.extend([second], until=LATER) == {second.delivery_id}
+    assert settle(storage, [second]) == {second.delivery_id}
     assert counted(storage) == rows(storage) == {}
 
 

@@ -69,6 +69,8 @@ class Lease(msgspec.Struct, kw_only=True, gc=False):
     event_type: str
     timestamp: str
     data: str
+    worker: str = ""
+    """Who holds it: with the attempt's number the fence that keeps everybody else from moving it."""
     ready_at: int = 0
     """Since when it may be sent: when it was accepted, or fell due."""
     tier: str = "standard"
@@ -110,7 +112,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
 
 
 class Outcome(msgspec.Struct, kw_only=True, gc=False):
-    """What becomes of a lease. It changes nothing unless `attempt` is still the leased one.
+    """What becomes of a lease. It changes nothing unless that attempt is still leased to that worker.
 
     `record` is None when nothing was sent; then the attempt is given back, not spent.
     `due_at` is set when, and only when, `state` is SCHEDULED.

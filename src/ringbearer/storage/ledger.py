@@ -248,7 +248,7 @@ class Ledger:
                 taken += self._take(connection, self._sql.claim_more, parameters | {"spare": spare})
             if not taken:
                 return []
-            return self._leased(connection, taken, {})
+            return self._leased(connection, taken, {}, worker)
 
     def lease(
         self, delivery_ids: Sequence[str], *, worker: str, until: int, contents: Mapping[str, Content]
@@ -260,10 +260,10 @@ class Ledger:
         parameters = {"rows": _text([(i,) for i in delivery_ids]), "worker": worker, "until": until}
         with self._database.write(durable=False) as connection:
             taken = self._take(connection, self._sql.claim_these, parameters)
-            return self._leased(connection, taken, contents) if taken else []
+            return self._leased(connection, taken, contents, worker) if taken else []
 
     def _leased(
-        self, connection: Connection, taken: list["_Claimed"], contents: Mapping[str, Content]
+        self, connection: Connection, taken: list["_Claimed"], contents: Mapping[str, Content], worker: str
     ) -> list[Lease]:
         moved: _Moves = Counter()
         for row in taken:
@@ -277,7 +277,7 @@ class Ledger:
             for event_id, *content in _run(connection, self._sql.load_events, sorted(events)):
                 found[event_id] = Content(*content)
         self._count(connection, moved)
-        return [_lease(row, found[row.event_id]) for row in taken]
+        return [_lease(row, found[row.event_id], worker) for row in taken]
 
     @staticmethod
     def _take(
@@ -288,7 +288,8 @@ class Ledger:
     def settle(self, outcomes: Sequence[Outcome], *, now: int) -> set[str]:
         """Write down what became of leases, with their attempts; returns the ids that really changed.
 
-        An outcome whose lease was lost in between (another attempt number, or not leased) changes nothing.
+        An outcome whose lease was lost in between (another attempt number, another worker, not leased) changes
+        nothing.
         """
         outcomes = _newest(outcomes)
         finished = [o for o in outcomes if o.state in _GONE]
@@ -304,11 +305,13 @@ class Ledger:
             if ordered:
                 self._database.lock_ordering(connection, [f"{e}/{k}" for e, k in ordered])
             if finished:
-                for delivery_id, lane in _run(connection, self._sql.finish, [_fence(o) for o in finished]):
+                for delivery_id, lane in _run(
+                    connection, self._sql.finish, [_fence(o.lease) for o in finished]
+                ):
                     settled.add(delivery_id)
                     moved[lane, State.LEASED] -= 1
             if kept:
-                rows = [(*_fence(o), o.state, o.due_at, 0 if o.record else 1, o.reason) for o in kept]
+                rows = [(*_fence(o.lease), o.state, o.due_at, 0 if o.record else 1, o.reason) for o in kept]
                 for delivery_id, lane, state in _run(connection, self._sql.put_back, rows):
                     settled.add(delivery_id)
                     moved[lane, State.LEASED] -= 1
@@ -337,7 +340,7 @@ class Ledger:
 
     def extend(self, leases: Sequence[Lease], *, until: int) -> set[str]:
         """Keep leases longer; returns the ids that were still held."""
-        rows = [(lease.delivery_id, lease.attempt, until) for lease in leases]
+        rows = [(*_fence(lease), until) for lease in leases]
         if not rows:
             return set()
         with self._database.write(durable=False) as connection:
@@ -604,7 +607,7 @@ def _ordered(jobs: Iterable[_Job]) -> set[tuple[str, str]]:
     return {(job.endpoint_id, job.ordering_key) for job in jobs if job.ordering_key is not None}
 
 
-def _lease(row: _Claimed, content: Content) -> Lease:
+def _lease(row: _Claimed, content: Content, worker: str) -> Lease:
     return Lease(
         delivery_id=row.delivery_id,
         event_id=row.event_id,
@@ -613,6 +616,7 @@ def _lease(row: _Claimed, content: Content) -> Lease:
         lane=row.lane,
         attempt=row.attempt,
         attempt_base=row.attempt_base,
+        worker=worker,
         ordering_key=row.ordering_key,
         accepted_at=row.accepted_at,
         ready_at=row.ready_at,
@@ -622,8 +626,8 @@ def _lease(row: _Claimed, content: Content) -> Lease:
     )
 
 
-def _fence(outcome: Outcome) -> tuple[str, int]:
-    return outcome.lease.delivery_id, outcome.lease.attempt
+def _fence(lease: Lease) -> tuple[str, int, str]:
+    return lease.delivery_id, lease.attempt, lease.worker
 
 
 def _attempt_row(outcome: Outcome) -> tuple[object, ...]:

@@ -12,8 +12,8 @@ from sqlalchemy import TextClause, text
 _JOB = "j.delivery_id, j.endpoint_id, j.supplier_id, j.ordering_key, j.lane, j.state, j.due_at, j.attempt"
 _HEADS = 1_000  # ready jobs that are asked for their age: the first of each flow has a rank near the lowest
 _FENCED = """
-    state = 'leased' AND (delivery_id, attempt) IN (
-        SELECT r.value ->> 0, CAST(r.value ->> 1 AS INTEGER) FROM {rows})
+    state = 'leased' AND (delivery_id, attempt, worker) IN (
+        SELECT r.value ->> 0, CAST(r.value ->> 1 AS INTEGER), r.value ->> 2 FROM {rows})
 """
 
 
@@ -132,11 +132,12 @@ class Statements:
         """)
         self.finish = sql(f"DELETE FROM jobs WHERE {_FENCED} RETURNING delivery_id, lane")
         self.put_back = sql("""
-            UPDATE jobs SET state = r.value ->> 2, due_at = CAST(r.value ->> 3 AS BIGINT),
-                            attempt = attempt - CAST(r.value ->> 4 AS INTEGER), reason = r.value ->> 5,
+            UPDATE jobs SET state = r.value ->> 3, due_at = CAST(r.value ->> 4 AS BIGINT),
+                            attempt = attempt - CAST(r.value ->> 5 AS INTEGER), reason = r.value ->> 6,
                             worker = NULL
             FROM {rows}
-            WHERE delivery_id = r.value ->> 0 AND attempt = CAST(r.value ->> 1 AS INTEGER) AND state = 'leased'
+            WHERE delivery_id = r.value ->> 0 AND attempt = CAST(r.value ->> 1 AS INTEGER)
+              AND worker = r.value ->> 2 AND state = 'leased'
             RETURNING delivery_id, lane, state
         """)
         self.insert_attempts = sql("""
@@ -153,8 +154,9 @@ class Statements:
             FROM {rows} WHERE deliveries.id = r.value ->> 0 AND deliveries.id BETWEEN :low AND :high
         """)
         self.extend = sql("""
-            UPDATE jobs SET due_at = CAST(r.value ->> 2 AS BIGINT) FROM {rows}
-            WHERE delivery_id = r.value ->> 0 AND attempt = CAST(r.value ->> 1 AS INTEGER) AND state = 'leased'
+            UPDATE jobs SET due_at = CAST(r.value ->> 3 AS BIGINT) FROM {rows}
+            WHERE delivery_id = r.value ->> 0 AND attempt = CAST(r.value ->> 1 AS INTEGER)
+              AND worker = r.value ->> 2 AND state = 'leased'
             RETURNING delivery_id
         """)
 
