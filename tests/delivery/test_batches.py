@@ -152,3 +152,19 @@ def test_what_stands_behind_a_full_endpoint_leaves_the_way(
         assert "ep_" not in repr(stage.worker.crowded)
         later = storage.history.count(Filter(state=State.SCHEDULED))
         assert later > 500
+
+
+def test_while_nothing_finds_room_little_is_claimed_and_then_all_again(
+    storage: Storage, receiver: Rogue
+) -> None:
+    plan = QueuePlan()
+    with (
+        Rogues() as rogues,
+        Stage(storage, slots=400, grace=0.1, plan=lambda: plan, queue=Recording.around) as stage,
+    ):
+        assert isinstance(stage.queue, Recording)
+        asked = stage.queue.asked
+        stage.publish(stage.endpoint(rogues.serve(never_answers).url, max_concurrency=1), 600)
+        stage.until(lambda: sum(asked[-1]) == 32)
+        stage.until_state(stage.publish(stage.endpoint(receiver.url), 300), State.DELIVERED)
+        assert 128 in {sum(quotas) for quotas in asked[2:]}

@@ -93,19 +93,19 @@ class Gate:
                 return later(lease, until, "its endpoint's circuit is open")
         retry = lease.attempt - lease.attempt_base > 1
         if retry and self.retrying >= self._retries:
-            return later(lease, self._in_line(pace, self._retries, now), _RETRIES_FULL)
+            return self._in_line(lease, pace, self._retries, now, _RETRIES_FULL)
         limit = self._slots if self.held < self._slots // 2 else self._share
         window = pace.window
         waiting = 0 if pace.waiting is None else len(pace.waiting)
         room = window.room(endpoint.max_concurrency)
         if window.busy + waiting >= limit:
-            return later(lease, self._in_line(pace, limit, now), _SHARE_FULL)
+            return self._in_line(lease, pace, limit, now, _SHARE_FULL)
         if supplier_limit is not None and self._of_supplier[lease.supplier_id] >= supplier_limit:
-            return later(lease, self._in_line(pace, supplier_limit, now), _SUPPLIER_FULL)
+            return self._in_line(lease, pace, supplier_limit, now, _SUPPLIER_FULL)
         if room <= 0:
             most = room + window.busy
             if waiting >= _WAITING_PER_WINDOW * most:
-                return later(lease, self._in_line(pace, most, now), _WINDOW_FULL)
+                return self._in_line(lease, pace, most, now, _WINDOW_FULL)
             if pace.waiting is None:
                 pace.waiting = deque()
             pace.waiting.append(lease)
@@ -136,8 +136,7 @@ class Gate:
                 continue
             self.held -= len(pace.waiting)
             limit = int(pace.window.limit)
-            reason = _WINDOW_FULL
-            outcomes += [later(lease, self._in_line(pace, limit, now), reason) for lease in pace.waiting]
+            outcomes += [self._in_line(lease, pace, limit, now, _WINDOW_FULL) for lease in pace.waiting]
             pace.waiting = None
         return outcomes
 
@@ -231,14 +230,16 @@ class Gate:
             return now + int(_PROBED_PAUSE * (0.5 + self._random.random()) * clock.SECOND)
         return circuit.probe_at + int(self._random.random() * _AFTER_OPENING * clock.SECOND)
 
-    def _in_line(self, pace: Pace, limit: int, now: int) -> int:
-        """When a delivery that found no room is to come again.
+    def _in_line(self, lease: Lease, pace: Pace, limit: int, now: int, reason: str) -> Outcome:
+        """A delivery that found no room comes again later.
 
         Twice as many come as can be served, so that none stays free; were they all to come at once, a long
         line would be claimed and put back over and over, at the cost of everybody else.
         """
-        pace.line = min(max(pace.line, now) + pace.exchange // (2 * max(limit, 1)), now + _LONGEST_LINE)
-        return pace.line + int(_FULL_PAUSE * (0.5 + self._random.random()) * clock.SECOND)
+        spacing = pace.exchange // (2 * max(limit, pace.window.busy, 1))
+        pace.line = min(max(pace.line, now) + spacing, now + _LONGEST_LINE)
+        due_at = pace.line + int(_FULL_PAUSE * (0.5 + self._random.random()) * clock.SECOND)
+        return Outcome(lease=lease, state=State.SCHEDULED, due_at=due_at, reason=reason, spacing=spacing)
 
     def _new_pace(self, endpoint_id: str) -> Pace:
         if len(self._paces) >= _MOST_PACES:

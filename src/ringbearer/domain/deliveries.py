@@ -116,6 +116,7 @@ class Outcome(msgspec.Struct, kw_only=True, gc=False):
 
     `record` is None when nothing was sent; then the attempt is given back, not spent.
     `due_at` is set when, and only when, `state` is SCHEDULED.
+    `spacing` is set when it found no room: the microseconds after which its endpoint takes the next one.
     """
 
     lease: Lease
@@ -123,6 +124,7 @@ class Outcome(msgspec.Struct, kw_only=True, gc=False):
     due_at: int | None = None
     record: Record | None = None
     reason: str | None = None
+    spacing: int | None = None
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):

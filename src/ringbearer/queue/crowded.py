@@ -7,9 +7,11 @@ from ringbearer import clock
 from ringbearer.domain.deliveries import Outcome, State
 from ringbearer.storage.parking import Park
 
-MANY = 50
+MANY = 24
 """Deliveries of one endpoint that are put back from one claim; so many mean that more stand behind them."""
 _LEAST_SPACING = 1_000
+_QUICK = 2_000
+"""Microseconds between two deliveries of an endpoint that is too quick to be worth parking: half a thousand a second."""
 _MOST_SPACING = 60 * clock.SECOND
 
 
@@ -30,9 +32,9 @@ class Crowded:
             if outcome.state is State.SCHEDULED and outcome.record is None:
                 back.setdefault(outcome.lease.endpoint_id, []).append(outcome)
         for endpoint_id, those in back.items():
-            if len(those) >= MANY:
+            if len(those) >= MANY and (park := park_like(endpoint_id, those)) is not None:
                 with self._lock:
-                    self._parks[endpoint_id] = park_like(endpoint_id, those)
+                    self._parks[endpoint_id] = park
 
     def take(self) -> list[Park]:
         """What is to be parked; each is handed out once."""
@@ -41,10 +43,18 @@ class Crowded:
         return parks
 
 
-def park_like(endpoint_id: str, back: list[Outcome]) -> Park:
-    """Where those that stand behind these queue up: after the last of them, at the same distances."""
+def park_like(endpoint_id: str, back: list[Outcome]) -> Park | None:
+    """Where those that stand behind these queue up: after the last of them, at the same distances.
+
+    None for an endpoint that will have taken them before they were parked and had come back.
+    """
     dues = [outcome.due_at for outcome in back if outcome.due_at is not None]
-    spacing = (max(dues) - min(dues)) // max(1, len(dues) - 1)
+    # Of those that found no room the distance is known; their times are shaken, and would tell another.
+    spacing = back[-1].spacing
+    if spacing is None:
+        spacing = (max(dues) - min(dues)) // max(1, len(dues) - 1)
+    elif spacing < _QUICK:
+        return None
     return Park(
         endpoint_id,
         until=max(dues),

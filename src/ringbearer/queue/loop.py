@@ -28,6 +28,8 @@ _LOOK_SECONDS = 1.0  # a lost ring of the bell costs at most this
 _SETTLE_GAP = 0.040
 _NEARLY_ALL = 0.9
 _STORE_PAUSE = 0.5
+_SIP = 32  # how much is claimed next when most of a claim had to be put back
+_LONGEST_SIP_GAP = 0.25  # seconds between such claims at most, as long as nothing new is heard of
 
 
 class Processor(Protocol):
@@ -120,6 +122,8 @@ class WorkLoop:
         self._stopping = threading.Event()
         self._ear: int | None = None
         self._hungry = True
+        self._sip: int | None = None
+        self._sip_gap = 0.0
         self._waker: socket.socket | None = None
         self._next_claim = self._next_look = self._next_settle = self._settle_again = 0.0
         self._next_extend = clock.monotonic() + self._extend_seconds
@@ -212,6 +216,9 @@ class WorkLoop:
         if rang:
             self._bell.hush()
             self._hungry = True
+            if self._sip is not None:  # what is new may be for somebody who has room
+                self._next_claim -= self._sip_gap
+                self._sip_gap = 0.0
         self._unsettled += outcomes
         self._settle_when_due()
         if clock.monotonic() >= self._next_extend:
@@ -234,6 +241,8 @@ class WorkLoop:
         held, slots = len(self._held), self.slots
         ahead, batch = int(slots * self._plan.prefetch), min(self._plan.batch_size, self._processor.batch)
         batch = int(batch * self._processor.appetite)
+        if self._sip is not None:
+            batch = min(batch, self._sip)
         if most is not None:
             return min(most, slots - held, batch)
         if held < ahead:
@@ -280,9 +289,20 @@ class WorkLoop:
             failpoints.reach("worker.claimed")
             self.measures.on_claim(leases, after - now, clock.now())
             self._telemetry.emit(DeliveriesClaimed(len(leases), after - now))
-            self._begin(leases)
+            self._sip_by(len(leases), self._begin(leases))
 
-    def _begin(self, leases: list[Lease]) -> None:
+    def _sip_by(self, claimed: int, back: int) -> None:
+        """Claim little and seldom while most of what comes has to be put back, and more again as it finds room."""
+        if 2 * back > claimed:
+            self._sip = _SIP
+            self._sip_gap = min(_LONGEST_SIP_GAP, max(2 * self._sip_gap, self._plan.max_wait))
+            self._next_claim += self._sip_gap
+        elif self._sip is not None:
+            self._sip_gap = 0.0
+            self._sip = 4 * self._sip if self._sip < self.slots else None
+
+    def _begin(self, leases: list[Lease]) -> int:
+        """Hand them to the processor; returns how many of them have to be put back."""
         # Together what goes to one endpoint, so that one connection serves it; the most important lane first.
         leases.sort(key=_lane_and_endpoint)
         for lease in leases:
@@ -292,10 +312,12 @@ class WorkLoop:
             if len(unsent) >= MANY:
                 self.crowded.note(unsent)
             self._add(unsent)
+            return sum(outcome.state is State.SCHEDULED for outcome in unsent)
         except StoreUnavailable as error:
             self._failed("load", error)
             self._next_claim = clock.monotonic() + _STORE_PAUSE
             self._add([Outcome(lease=lease, state=State.READY) for lease in leases])
+        return 0
 
     def _add(self, outcomes: list[Outcome]) -> None:
         if outcomes and not self._unsettled:
