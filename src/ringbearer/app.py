@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvloop
@@ -54,6 +55,9 @@ from ringbearer.storage import outbox
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault
 from ringbearer.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from ringbearer.monitor.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 _ORDER_SECONDS = 0.5  # between two exchanges of what the processes know of the order
@@ -113,6 +117,7 @@ class Services:
         self.order = Looper("order", self._follow_order, interval=_ORDER_SECONDS)
         planned = PlannedWarming(cache=self.cache, season=lambda: self.steering.season, since=clock.now())
         self.planned = Looper("planned warming", lambda: _warm_if_due(planned), interval=_PLAN_SECONDS)
+        self.tracing = _tracing(settings, self.telemetry, self.node_id, "work" if listen else "serve")
         self.ca_file = str(settings.ca_file) if settings.ca_file is not None else None
 
     def __repr__(self) -> str:
@@ -274,6 +279,14 @@ def _bell(settings: Settings, redis: RedisLink | None, *, listen: bool) -> Bell:
     return PostgresBell(settings.store_url, listen=listen, pooled=not settings.database_prepare)
 
 
+def _tracing(settings: Settings, telemetry: Telemetry, process: str, kind: str) -> "Tracing | None":
+    if settings.otlp_url is None:
+        return None
+    from ringbearer.monitor.tracing import Tracing
+
+    return Tracing(telemetry, url=settings.otlp_url, process=process, kind=kind, ratio=settings.trace_ratio)
+
+
 def _cache(settings: Settings, storage: Storage, vault: Vault, telemetry: Telemetry) -> WebhookCacheManager:
     """The cache, with Redis as its second tier where there is one, and the bells that tell of changes."""
     if settings.embedded:
@@ -368,6 +381,8 @@ async def _work(services: Services) -> None:
     services.planned.start()
     signals.start()
     services.monitor.start()
+    if services.tracing is not None:
+        services.tracing.start()
     presence.start()
     leadership.start()
     tending = _tending(services, processor, optimizer)
@@ -386,6 +401,8 @@ async def _work(services: Services) -> None:
     thread.join()
     await asyncio.gather(*(looper.stop() for looper in tending))
     await services.monitor.stop()
+    if services.tracing is not None:
+        await services.tracing.stop()
     if thread.error is not None:
         raise thread.error
 

@@ -11,6 +11,7 @@ import msgspec
 
 from ringbearer import clock, failpoints, ids
 from ringbearer.cache.manager import WebhookCacheManager
+from ringbearer.domain import traces
 from ringbearer.domain.endpoints import EVENT_TYPE, MAX_EVENT_TYPE
 from ringbearer.domain.events import NewEvent
 from ringbearer.domain.suppliers import SUPPLIER_ID
@@ -19,7 +20,14 @@ from ringbearer.queue.base import Queue
 from ringbearer.rules import Rules
 from ringbearer.storage.catalog import Subscriptions
 from ringbearer.storage.ledger import Accepted, Admission, Ledger
-from ringbearer.telemetry import EventsAccepted, EventsRefused, StoreFailed, Telemetry
+from ringbearer.telemetry import (
+    EventsAccepted,
+    EventsRefused,
+    EventsTraced,
+    EventTraced,
+    StoreFailed,
+    Telemetry,
+)
 
 MAX_GROUP = 1_000
 """Events in one transaction."""
@@ -49,6 +57,9 @@ class Publisher:
 
     Events that come in while one transaction is under way make up the next one: the busier the store, the
     larger the groups. When too many wait, `publish` raises Overloaded; when the store fails, StoreUnavailable.
+
+    The `trace` of an event is the context that its publisher gave, as `domain.traces` keeps it. A `tracer` makes the
+    context of our own span in it, or begins a trace, or says that there is none; then telemetry is told of those.
     """
 
     def __init__(
@@ -59,12 +70,14 @@ class Publisher:
         queue: Queue,
         telemetry: Telemetry,
         rules: Callable[[], Rules] = lambda: _USUAL_RULES,
+        tracer: Callable[[str | None], str | None] | None = None,
     ) -> None:
         self._cache = cache
         self._ledger = ledger
         self._queue = queue
         self._telemetry = telemetry
         self._rules = rules
+        self._tracer = tracer
         self._waiting: deque[_Waiting] = deque()
         self._events_waiting = 0
         self._bytes_waiting = 0
@@ -88,7 +101,7 @@ class Publisher:
             self._committer = None
         self._store_thread.shutdown()
 
-    def offer(self, event: NewEvent, answered: "Answered") -> bool:
+    def offer(self, event: NewEvent, answered: "Answered", trace: str | None = None) -> bool:
         """Accept one event without waiting: `answered` is called with what became of it.
 
         Returns False, and does nothing, when the supplier has to be loaded first: then `publish` it. Raises
@@ -97,20 +110,25 @@ class Publisher:
         hit, subscriptions = self._cache.peek(event.supplier_id)
         if not hit:
             return False
-        self._enqueue([admit(event, subscriptions, clock.now(), self._rules())], answered)
+        admission = admit(event, subscriptions, clock.now(), self._rules())
+        if trace is not None or self._tracer is not None:
+            self._trace(admission, trace)
+        self._enqueue([admission], answered)
         return True
 
-    async def publish(self, event: NewEvent) -> Accepted:
+    async def publish(self, event: NewEvent, trace: str | None = None) -> Accepted:
         """Accept one event; returns when it is on the disk.
 
         Raises InvalidInput, NotFound (the supplier), Overloaded and StoreUnavailable.
         """
         subscriptions = await self._cache.get(event.supplier_id)
-        (accepted,) = await self.commit([admit(event, subscriptions, clock.now(), self._rules())])
+        admission = admit(event, subscriptions, clock.now(), self._rules())
+        self._trace(admission, trace)
+        (accepted,) = await self.commit([admission])
         return accepted
 
     async def publish_batch(
-        self, events: Sequence[NewEvent | InvalidInput]
+        self, events: Sequence[NewEvent | InvalidInput], trace: str | None = None
     ) -> list[Accepted | InvalidInput | NotFound]:
         """Accept many events at once, all in one transaction; answers stand in input order.
 
@@ -127,7 +145,9 @@ class Publisher:
                 answers.append(event)
                 continue
             try:
-                admissions.append(admit(event, known[event.supplier_id], now, rules))
+                admission = admit(event, known[event.supplier_id], now, rules)
+                self._trace(admission, trace)
+                admissions.append(admission)
                 answers.append(None)
             except (InvalidInput, NotFound) as error:
                 answers.append(error)
@@ -149,6 +169,14 @@ class Publisher:
 
         self._enqueue(admissions, answered)
         return await future
+
+    def _trace(self, admission: Admission, trace: str | None) -> None:
+        if self._tracer is None:
+            admission.trace = trace
+            return
+        admission.trace = self._tracer(trace)
+        if trace is not None:
+            admission.trace_parent = traces.read(trace).span_id
 
     def _enqueue(self, admissions: Sequence[Admission], answered: "Answered") -> None:
         waiting = _Waiting(admissions, answered)
@@ -237,6 +265,19 @@ class Publisher:
                     events += 1
                     deliveries += accepted.deliveries
         self._telemetry.emit(EventsAccepted(events, duplicates, deliveries, seconds))
+        if self._tracer is not None:
+            self._tell_traced(group, answers)
+
+    def _tell_traced(self, group: "list[_Waiting]", answers: list[list[Accepted]]) -> None:
+        now = clock.now()
+        found = [
+            _traced(admission, accepted, now)
+            for waiting, answer in zip(group, answers, strict=True)
+            for admission, accepted in zip(waiting.admissions, answer, strict=True)
+            if admission.trace is not None
+        ]
+        if found:
+            self._telemetry.emit(EventsTraced(found))
 
     def _fail(self, group: "list[_Waiting]", error: Exception) -> None:
         count = 0
@@ -263,6 +304,20 @@ class _Waiting:
         for admission in admissions:
             self.deliveries += len(admission.endpoints)
             self.size += len(admission.data)
+
+
+def _traced(admission: Admission, accepted: Accepted, now: int) -> EventTraced:
+    return EventTraced(
+        context=admission.trace or "",
+        parent=admission.trace_parent,
+        event_id=accepted.event_id,
+        supplier_id=admission.supplier_id,
+        event_type=admission.type,
+        deliveries=accepted.deliveries,
+        duplicate=accepted.duplicate,
+        began_at=admission.accepted_at,
+        ended_at=now,
+    )
 
 
 def _check_fan_out(admissions: Sequence[Admission]) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
@@ -95,6 +96,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     alert_heartbeat_url: str | None = None
     """Called with GET each minute that alerts are looked after: whoever misses the call raises the alarm."""
+    trace_context: bool = True
+    """Whether a publisher's `traceparent` and `tracestate` are kept with its events and passed on to receivers."""
+    otlp_url: str | None = None
+    """Where spans go by OTLP over HTTP, such as `http://collector:4318`; needs the extra `otel`. Nowhere when unset."""
+    trace_ratio: float = 1.0
+    """The part of events without a publisher's trace that begin one; only with `otlp_url`."""
     metrics_port: int | None = None
     """Where a worker started by `work` serves its metrics; nowhere when unset. `up` has no use for it."""
 
@@ -229,6 +236,22 @@ def _check_proxy(url: str) -> None:
         raise ConfigurationError("proxy_url must be http://host:port or http://user:password@host:port")
 
 
+def _check_otlp(url: str) -> None:
+    if not _PUBLIC_URL.fullmatch(url):
+        raise ConfigurationError(
+            f"otlp_url must be http:// or https:// and a host, such as http://collector:4318, got {url!r}"
+        )
+    try:
+        there = find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:
+        there = False
+    if not there:
+        raise ConfigurationError(
+            "otlp_url needs OpenTelemetry's exporter, which is not installed; "
+            "run: pip install 'ringbearer[otel]'"
+        )
+
+
 def _check(settings: Settings) -> None:
     if settings.proxy_url is not None:
         _check_proxy(settings.proxy_url)
@@ -254,6 +277,7 @@ def _check(settings: Settings) -> None:
         ("breaker_longest_pause", 0.1, 86_400),
         ("stop_grace", 0, 3_600),
         ("metrics_port", 0, 65_535),
+        ("trace_ratio", 0, 1),
     )
     for name, low, high in ranges:
         value = getattr(settings, name)
@@ -275,6 +299,8 @@ def _check(settings: Settings) -> None:
             "public_url must be http:// or https:// and a host, such as https://hooks.example.com, "
             f"got {settings.public_url!r}"
         )
+    if settings.otlp_url is not None:
+        _check_otlp(settings.otlp_url)
     for network in settings.allow_networks:
         try:
             ip_network(network, strict=False)

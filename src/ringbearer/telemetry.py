@@ -35,11 +35,49 @@ class EventsRefused(Report, frozen=True):
     reason: str
 
 
+class EventTraced(msgspec.Struct, frozen=True, gc=False):
+    """One event that belongs to a trace: how long its publishing took, in stored times. `context` as kept with it."""
+
+    context: str
+    parent: str
+    """The publisher's span; empty when the trace begins here."""
+    event_id: str
+    supplier_id: str
+    event_type: str
+    deliveries: int
+    duplicate: bool
+    began_at: int
+    ended_at: int
+
+
+class EventsTraced(Report, frozen=True):
+    """Events of a group that was committed and that belong to traces; only told where traces are sent on."""
+
+    events: Sequence[EventTraced]
+
+
+class SpansSent(Report, frozen=True):
+    """What became of spans of traces: `how` is exported, failed or dropped (too many waited)."""
+
+    how: str
+    count: int
+
+
 class DeliveriesClaimed(Report, frozen=True):
     """A worker leased a batch."""
 
     count: int
     duration: float
+
+
+class AttemptTraced(msgspec.Struct, frozen=True, gc=False):
+    """The span of a try whose event belongs to a trace; `context` as kept with the event."""
+
+    context: str
+    span: str
+    delivery_id: str
+    event_id: str
+    status_code: int | None
 
 
 class AttemptMade(msgspec.Struct, frozen=True, gc=False):
@@ -70,6 +108,7 @@ class AttemptMade(msgspec.Struct, frozen=True, gc=False):
     claimed_at: int
     first_byte_at: int | None
     answered_at: int
+    traced: AttemptTraced | None = None
 
 
 class AttemptsMade(Report, frozen=True):

@@ -40,6 +40,9 @@ FORBIDDEN_HEADERS = frozenset(
         "via",
         "forwarded",
         "x-real-ip",
+        # of the trace that an event belongs to
+        "traceparent",
+        "tracestate",
     }
 )
 FORBIDDEN_PREFIXES = ("content-", "proxy-", "webhook-", "ringbearer-", "x-forwarded-")

@@ -10,6 +10,7 @@ import msgspec
 from ringbearer.api.auth import Action, Authenticator, require
 from ringbearer.api.problems import Refusal, answer_to
 from ringbearer.domain.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_DATA_BYTES, NewEvent
+from ringbearer.domain.traces import kept
 from ringbearer.errors import Conflict, InvalidInput, NotFound, RingbearerError
 from ringbearer.publish import Publisher
 from ringbearer.storage.ledger import Accepted
@@ -51,9 +52,12 @@ class BatchAnswer(msgspec.Struct):
 class Ingest:
     """Answers POST /v1/events and POST /v1/events/batch."""
 
-    def __init__(self, *, publisher: Publisher, authenticator: Authenticator) -> None:
+    def __init__(
+        self, *, publisher: Publisher, authenticator: Authenticator, trace_context: bool = True
+    ) -> None:
         self._publisher = publisher
         self._authenticator = authenticator
+        self._trace_context = trace_context
         self._slow: set[asyncio.Task[None]] = set()
 
     def begin(self, headers: Headers, raw: bytes, answer: Answer) -> None:
@@ -66,7 +70,8 @@ class Ingest:
             if key is not None:
                 require(key, Action.PUBLISH)
                 event = _single(headers, raw)
-                if self._publisher.offer(event, lambda became: _respond(event, became, answer)):
+                trace = self._trace(headers) if b"traceparent" in headers else None
+                if self._publisher.offer(event, lambda became: _respond(event, became, answer), trace):
                     return
         except Exception as error:
             _refuse(error, answer)
@@ -80,7 +85,7 @@ class Ingest:
         try:
             await self._authorise(headers)
             event = _single(headers, raw)
-            accepted = await self._publisher.publish(event)
+            accepted = await self._publisher.publish(event, self._trace(headers))
         except Exception as error:
             _refuse(error, answer)
         else:
@@ -111,7 +116,7 @@ class Ingest:
             kind = _expect_type(headers, b"application/x-ndjson", b"application/json", b"application/jsonl")
             raw = await _body(receive, headers, MAX_BATCH_BYTES)
             events = [_event_or_error(part) for part in _parts(raw, array=kind == b"application/json")]
-            answers = await self._publisher.publish_batch(events)
+            answers = await self._publisher.publish_batch(events, self._trace(headers))
             response: Response = 202, _JSON, _encode(_batch_answer(events, answers))
         except Exception as error:
             response = _refusal(error)
@@ -122,6 +127,13 @@ class Ingest:
         key = self._authenticator.cached(presented) or await self._authenticator.authenticate(presented)
         require(key, Action.PUBLISH)
 
+    def _trace(self, headers: Headers) -> str | None:
+        """The trace that a request belongs to; never a reason to refuse it."""
+        parent, state = headers.get(b"traceparent"), headers.get(b"tracestate")
+        if parent is None or not self._trace_context:
+            return None
+        return kept(parent.decode("latin-1"), None if state is None else state.decode("latin-1"))
+
 
 def _unrepeated(headers: list[tuple[bytes, bytes]]) -> Headers:
     """Headers by name; raises Refusal when one that decides something is there twice, since which counts?"""
@@ -129,7 +141,12 @@ def _unrepeated(headers: list[tuple[bytes, bytes]]) -> Headers:
     for name in _DECISIVE:
         if names[name] > 1:
             raise Refusal(400, f"the header {name.decode()} is there {names[name]} times; send it once")
-    return dict(headers)
+    found = dict(headers)
+    if names[b"traceparent"] > 1:
+        del found[b"traceparent"]
+    if names[b"tracestate"] > 1:  # which may come in parts
+        found[b"tracestate"] = b",".join(value for name, value in headers if name == b"tracestate")
+    return found
 
 
 def _single(headers: Headers, raw: bytes) -> NewEvent:

@@ -66,6 +66,7 @@ async def _serve(services: Services) -> None:
         queue=services.queue,
         telemetry=services.telemetry,
         rules=lambda: services.steering.rules,
+        tracer=services.tracing.context if services.tracing is not None else None,
     )
     scaler = WebhookScalingManager(
         storage=services.storage,
@@ -117,6 +118,8 @@ async def _serve(services: Services) -> None:
     services.planned.start()
     signals.start()
     services.monitor.start()
+    if services.tracing is not None:
+        services.tracing.start()
     store_watch.start()
     warming = asyncio.gather(services.warm(within=settings.warm_seconds), asyncio.to_thread(rendering.warm))
     presence.start()
@@ -133,6 +136,8 @@ async def _serve(services: Services) -> None:
         await signals.stop()
         await publisher.stop()
         await services.monitor.stop()
+        if services.tracing is not None:
+            await services.tracing.stop()
 
 
 class Front:
@@ -157,7 +162,9 @@ class Front:
         async def reconcile() -> None:
             await tidy(services.storage.ledger, services.queue, services.telemetry)
 
-        self.ingest = Ingest(publisher=publisher, authenticator=authenticator)
+        self.ingest = Ingest(
+            publisher=publisher, authenticator=authenticator, trace_context=settings.trace_context
+        )
         self.pulse = Pulse(
             Looker(
                 services.storage,

@@ -3,7 +3,7 @@
 from ringbearer import clock
 from ringbearer.delivery.courier import Return
 from ringbearer.domain.deliveries import Lease, State
-from ringbearer.telemetry import AttemptMade
+from ringbearer.telemetry import AttemptMade, AttemptTraced
 
 _OURS = frozenset({"aborted", "internal_error", "worker_stopped"})
 """Codes of errors that no receiver can be blamed for."""
@@ -40,4 +40,9 @@ def attempt_made(lease: Lease, returned: Return, state: State, error: str | None
         claimed_at=lease.claimed_at,
         first_byte_at=first_byte,
         answered_at=exchange.started_at + exchange.duration,
+        traced=None if lease.trace is None else _traced(lease, exchange.status or None),
     )
+
+
+def _traced(lease: Lease, status_code: int | None) -> AttemptTraced:
+    return AttemptTraced(lease.trace or "", lease.span, lease.delivery_id, lease.event_id, status_code)

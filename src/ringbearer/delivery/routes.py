@@ -11,6 +11,7 @@ from ringbearer.delivery.handle import Order
 from ringbearer.delivery.payload import Content, content_for, encoder_for
 from ringbearer.delivery.signing import Signer
 from ringbearer.delivery.ways import Way
+from ringbearer.domain import traces
 from ringbearer.domain.deliveries import Lease
 from ringbearer.domain.endpoints import BasicAuth, Endpoint, Grant, OAuth2, Target
 
@@ -38,16 +39,20 @@ class Route(msgspec.Struct, frozen=True, gc=False):
         """The signed exchange for a delivery at a stored time; raises PayloadFailed."""
         content = self.content(lease)
         seconds = now // clock.SECOND
+        headers = [
+            *self.headers,
+            f"webhook-id: {lease.event_id}",
+            f"webhook-timestamp: {seconds}",
+            f"webhook-signature: {self.signer.sign(lease.event_id, seconds, content, now)}",
+            f"ringbearer-attempt: {lease.attempt}",
+        ]
+        if lease.trace is not None:
+            lease.span = traces.new_span()
+            headers += traces.headers(traces.child(lease.trace, lease.span))
         return Order(
             token=(lease, self),
             url=self.endpoint.url,
-            headers=[
-                *self.headers,
-                f"webhook-id: {lease.event_id}",
-                f"webhook-timestamp: {seconds}",
-                f"webhook-signature: {self.signer.sign(lease.event_id, seconds, content, now)}",
-                f"ringbearer-attempt: {lease.attempt}",
-            ],
+            headers=headers,
             body=content if self.encode is None else self.encode(content),
             timeout=self.endpoint.timeout,
             way=self.way,

@@ -77,6 +77,10 @@ class Lease(msgspec.Struct, kw_only=True, gc=False):
     """The supplier's tier, known once the worker has looked it up."""
     claimed_at: int = 0
     """When the worker began with it."""
+    trace: str | None = None
+    """The trace that its event belongs to, as `domain.traces` keeps it."""
+    span: str = ""
+    """The id of this attempt's span in it, once the request is made."""
 
 
 class Content(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -85,6 +89,7 @@ class Content(msgspec.Struct, frozen=True, array_like=True, gc=False):
     type: str
     timestamp: str
     data: str
+    trace: str | None = None
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,6 +39,7 @@ from ringbearer.telemetry import (
     RedisFailed,
     ReliefChanged,
     ScalingDecided,
+    SpansSent,
     StoreFailed,
     Telemetry,
 )
@@ -100,6 +101,9 @@ class PrometheusMetrics:
             "ringbearer_index_rebuild_seconds", "Time to make the index in Redis anew from the store."
         )
         self._connections = counter("ringbearer_connections_total", "Connections used by tries.", ["kind"])
+        self._spans = counter(
+            "ringbearer_trace_spans_total", "Spans of traces, by what became of them.", ["result"]
+        )
         self._own_troubles = counter(
             "ringbearer_own_failures_total", "Deliveries stopped by our own name server or proxy.", ["what"]
         )
@@ -139,6 +143,7 @@ class PrometheusMetrics:
         telemetry.listen(DeliveriesMoved, lambda r: self._moved.labels(r.how).inc(r.count))
         telemetry.listen(HistoryPruned, lambda r: self._pruned.inc(r.count))
         telemetry.listen(CacheWorked, self._on_cache)
+        telemetry.listen(SpansSent, lambda r: self._spans.labels(r.how).inc(r.count))
         telemetry.listen(OwnTrouble, lambda r: self._own_troubles.labels(r.what).inc(r.deliveries))
         telemetry.listen(BreakerMoved, lambda r: self._circuits.labels(r.after).inc())
         telemetry.listen(ScalingDecided, self._on_scaling)

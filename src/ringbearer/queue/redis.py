@@ -107,7 +107,8 @@ class RedisQueue(Queue):
             if not admission.ranks:
                 continue
             event_id = admission.event_id
-            body = self._index.seal(event_id, Content(admission.type, admission.timestamp, admission.data))
+            content = Content(admission.type, admission.timestamp, admission.data, admission.trace)
+            body = self._index.seal(event_id, content)
             for ordinal, rank in enumerate(admission.ranks):
                 if rank is not None:
                     endpoint_id = admission.endpoints[ordinal][0]

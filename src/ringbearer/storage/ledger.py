@@ -61,6 +61,10 @@ class Admission(msgspec.Struct, kw_only=True, gc=False):
     reason: str | None = None
     """The name of the rule that chose the lane, if one did."""
     tags: str | None = None
+    trace: str | None = None
+    """The trace that it belongs to, as `domain.traces` keeps it."""
+    trace_parent: str = ""
+    """The publisher's own span, where the one in `trace` is ours."""
     ranks: list[int | None] = []
     """The rank of each endpoint's delivery, None for one that is not ready; filled in when it is stored."""
 
@@ -166,6 +170,7 @@ class Ledger:
                     a.accepted_at,
                     a.asked,
                     a.reason,
+                    a.trace,
                 )
             )
             stem = "dlv_" + a.event_id[4:]
@@ -623,6 +628,7 @@ def _lease(row: _Claimed, content: Content, worker: str) -> Lease:
         event_type=content.type,
         timestamp=content.timestamp,
         data=content.data,
+        trace=content.trace,
     )
 
 

@@ -37,7 +37,7 @@ class Ready:
             _walk("lane = :lane AND rank >= :rank AND (rank > :rank OR delivery_id > :after)")
         )
         self._contents = text(
-            f"SELECT e.id, e.type, e.timestamp, e.data FROM {database.rows} "
+            f"SELECT e.id, e.type, e.timestamp, e.data, e.trace FROM {database.rows} "
             "JOIN events AS e ON e.id = r.value ->> 0"
         )
 

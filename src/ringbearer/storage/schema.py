@@ -147,6 +147,7 @@ events = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("asked", Text),
     Column("lane_reason", Text),
+    Column("trace", Text),
     postgresql_partition_by="RANGE (id)",
 )
 

@@ -50,11 +50,11 @@ class Statements:
         """)
         self.insert_events = sql("""
             INSERT INTO events (id, supplier_id, type, timestamp, data, lane, idempotency_key, occasion_date,
-                                deliver_at, ordering_key, tags, created_at, asked, lane_reason)
+                                deliver_at, ordering_key, tags, created_at, asked, lane_reason, trace)
             SELECT r.value ->> 0, r.value ->> 1, r.value ->> 2, r.value ->> 3, r.value ->> 4,
                    CAST(r.value ->> 5 AS SMALLINT), r.value ->> 6, r.value ->> 7,
                    CAST(r.value ->> 8 AS BIGINT), r.value ->> 9, r.value ->> 10, CAST(r.value ->> 11 AS BIGINT),
-                   r.value ->> 12, r.value ->> 13
+                   r.value ->> 12, r.value ->> 13, r.value ->> 14
             FROM {rows}
         """)
         self.insert_deliveries = sql("""
@@ -128,7 +128,7 @@ class Statements:
             )
         )
         self.load_events = sql("""
-            SELECT e.id, e.type, e.timestamp, e.data FROM {rows} JOIN events AS e ON e.id = r.value ->> 0
+            SELECT e.id, e.type, e.timestamp, e.data, e.trace FROM {rows} JOIN events AS e ON e.id = r.value ->> 0
         """)
         self.finish = sql(f"DELETE FROM jobs WHERE {_FENCED} RETURNING delivery_id, lane")
         self.put_back = sql("""
