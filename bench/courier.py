@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -32,6 +33,7 @@ _RESULTS = Path(__file__).parent / "results"
 _KINDS = ("ours", "libcurl", "aiohttp", "httpx")
 _CONCURRENCY = 64
 _IN_FLIGHT = 10_000
+_DOORS = 8
 
 
 def main() -> int:
@@ -45,6 +47,7 @@ def main() -> int:
         directory = Path(name)
         with _nginx(directory) as (plain, tls, multiplexed):
             figures = _compare(directory, requests, plain, tls, multiplexed, console)
+            figures["couriers"] = _couriers(directory, requests, plain, tls, console)
         figures["in flight"] = _in_flight(directory, 500 if arguments.quick else _IN_FLIGHT, console)
     if not arguments.quick:
         _RESULTS.mkdir(exist_ok=True)
@@ -69,7 +72,17 @@ def _compare(
         ("TLS, 1 endpoint", [f"https://127.0.0.1:{tls}/hook/0"], False),
         ("HTTP/2, 1 endpoint", [f"https://127.0.0.1:{multiplexed}/hook/0"], True),
     )
-    table = Table("scenario", "sender", "per second", "CPU µs each", "÷ libcurl", "our lead", box=None)
+    table = Table(
+        "scenario",
+        "sender",
+        "per second",
+        "CPU µs each",
+        "÷ libcurl",
+        "our lead",
+        "reused",
+        "HTTP/2",
+        box=None,
+    )
     figures: dict[str, object] = {}
     for name, urls, http2 in scenarios:
         found = {}
@@ -86,6 +99,9 @@ def _compare(
                 "rate": count / result.seconds,
                 "cpu": result.cpu / count * 1e6,
                 "statuses": result.statuses,
+                "reused": result.reused,
+                "http2": result.http2_share,
+                "handshakes saved": result.handshakes_saved,
             }
         for kind, figure in found.items():
             table.add_row(
@@ -95,8 +111,49 @@ def _compare(
                 f"{figure['cpu']:.0f}",
                 f"{found['libcurl']['cpu'] / figure['cpu']:.2f}",  # type: ignore[operator]
                 f"{figure['cpu'] / found['ours']['cpu']:.1f} ×",  # type: ignore[operator]
+                _share(figure["reused"]),
+                _share(figure["http2"]),
             )
         figures[name] = found
+    console.print(table)
+    return figures
+
+
+def _share(part: object) -> str:
+    return f"{part:.2%}" if isinstance(part, float) else ""
+
+
+def _couriers(
+    directory: Path, requests: int, plain: int, tls: int, console: Console
+) -> dict[str, dict[str, float]]:
+    """The same work by one sending thread, by two threads of one process, and by two processes."""
+    hosts = [f"127.0.0.{n}" for n in range(1, 33)]
+    table = Table("", "how", "per second", "CPU µs each", "÷ one", box=None)
+    figures: dict[str, dict[str, float]] = {}
+    for name, urls in (
+        ("HTTP/1.1", [f"http://{host}:{plain}/hook/0" for host in hosts]),
+        ("TLS", [f"https://127.0.0.1:{port}/hook/0" for port in _doors(tls)]),
+    ):
+        ways = {
+            "one thread": [1],
+            "two threads": [2],
+            "two processes": [1, 1],
+        }
+        found: dict[str, dict[str, float]] = {}
+        for way, couriers in ways.items():
+            share = requests // len(couriers)
+            jobs = [
+                Job("ours", urls, share, _CONCURRENCY, str(directory / "ca.pem"), couriers=count)
+                for count in couriers
+            ]
+            with ThreadPoolExecutor(len(jobs)) as pool:
+                results = list(pool.map(_send, jobs))
+            rate = sum(share / result.seconds for result in results)
+            cpu = sum(result.cpu for result in results) / requests * 1e6
+            found[way] = {"rate": rate, "cpu": cpu}
+            ratio = rate / found["one thread"]["rate"]
+            table.add_row(name, way, f"{rate:,.0f}", f"{cpu:.0f}", f"{ratio:.2f}")
+        figures[name] = {f"{way}: {what}": value for way, f in found.items() for what, value in f.items()}
     console.print(table)
     return figures
 
@@ -121,6 +178,11 @@ def _in_flight(directory: Path, number: int, console: Console) -> dict[str, obje
         "rate": 3 * number / result.seconds,
         "statuses": result.statuses,
     }
+
+
+def _doors(tls: int) -> range:
+    """The ports on which nginx speaks TLS: a certificate is for one address, and hosts belong to couriers."""
+    return range(tls, tls + _DOORS)
 
 
 def listens(port: int) -> bool:
@@ -149,7 +211,8 @@ def _nginx(directory: Path) -> Iterator[tuple[int, int, int]]:
     if program is None:
         raise SystemExit("nginx is not installed; on Debian: apt-get install nginx-light")
     _certificate(directory)
-    plain, tls, multiplexed = free_port(), free_port(), free_port()
+    plain, tls, multiplexed = free_port(), _free_ports(_DOORS), free_port()
+    doors = " ".join(f"listen {port} ssl;" for port in _doors(tls))
     places = 'location / { return 200 ok; } location /mixed/ { if ($request_id ~ "^[0-2]") { return 500 no; } return 200 ok; }'
     (directory / "nginx.conf").write_text(f"""
         daemon off; pid {directory}/nginx.pid; error_log {directory}/error.log; worker_processes 1;
@@ -161,7 +224,7 @@ def _nginx(directory: Path) -> Iterator[tuple[int, int, int]]:
             uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;
             ssl_certificate {directory}/cert.pem; ssl_certificate_key {directory}/key.pem;
             server {{ listen {plain} backlog=4096; {places} }}
-            server {{ listen {tls} ssl; {places} }}
+            server {{ {doors} {places} }}
             server {{ listen {multiplexed} ssl http2; {places} }}
         }}
     """)
@@ -174,6 +237,14 @@ def _nginx(directory: Path) -> Iterator[tuple[int, int, int]]:
     finally:
         process.terminate()
         process.wait(20)
+
+
+def _free_ports(number: int) -> int:
+    """The first of so many ports in a row that nobody uses."""
+    while True:
+        first = free_port()
+        if not any(map(listens, range(first, first + number))):
+            return first
 
 
 def _certificate(directory: Path) -> None:

@@ -23,6 +23,7 @@ import psutil
 from ringbearer import clock, ids
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
+from ringbearer.delivery.tuning import ConnectionOptimization, ParallelismConfig
 from ringbearer.domain.deliveries import Lease
 from ringbearer.domain.endpoints import Endpoint, Target
 from ringbearer.domain.suppliers import Supplier
@@ -48,16 +49,24 @@ class Job(msgspec.Struct):
     concurrency: int
     ca_file: str
     http2: bool = False
+    couriers: int = 1
+    """Threads that send; for `ours` alone."""
 
 
 class Result(msgspec.Struct):
-    """What it took: seconds, CPU seconds, bytes of memory at most, requests under way at most, and answers by status."""
+    """What it took: seconds, CPU seconds, bytes of memory at most, requests under way at most, and answers by status.
+
+    Of ours, what its connections were used for.
+    """
 
     seconds: float
     cpu: float
     memory: int
     most_in_flight: int
     statuses: dict[int, int]
+    reused: float | None = None
+    http2_share: float | None = None
+    handshakes_saved: int | None = None
 
 
 class Known:
@@ -110,6 +119,7 @@ def _ours(job: Job) -> Result:
 
 
 def _drive(processor: HighPerformanceWebhookProcessor, job: Job) -> Result:
+    asyncio.run(processor.implement_parallel_processing(ParallelismConfig(couriers=job.couriers)))
     made = 0
     statuses: dict[int, int] = {}
     most, ended = 0, 0
@@ -133,8 +143,21 @@ def _drive(processor: HighPerformanceWebhookProcessor, job: Job) -> Result:
                     status = outcome.record.status_code or 0
                     statuses[status] = statuses.get(status, 0) + 1
             processor.report()
+    used = asyncio.run(_used(processor))
     processor.close()
-    return meter.result(most, statuses)
+    result = meter.result(most, statuses)
+    result.reused, result.http2_share = used.reuse_ratio, used.http2_share
+    result.handshakes_saved = used.handshakes_saved
+    return result
+
+
+async def _used(processor: HighPerformanceWebhookProcessor) -> ConnectionOptimization:
+    """What the connections were used for; the processor's thread, which is this one, has to turn meanwhile."""
+    asked = asyncio.create_task(processor.optimize_http_connections())
+    while not asked.done():
+        await asyncio.sleep(0)
+        processor.poll(0.0)
+    return await asked
 
 
 def lease(endpoint: int) -> Lease:

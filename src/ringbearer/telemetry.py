@@ -234,7 +234,7 @@ class OwnTrouble(Report, frozen=True):
 
 
 class ProcessorTuned(Report, frozen=True):
-    """A worker changed how it works; `what` is parallelism, batch, connections, breaker_pause or memory."""
+    """A worker changed how it works; `what` is couriers, parallelism, batch, connections, breaker_pause or memory."""
 
     what: str
     before: float

@@ -12,8 +12,8 @@ import pytest
 from hostile.certificates import Authority
 from hostile.driving import BODY, HEADERS, Sender, order
 from ringbearer import misbehaving
-from ringbearer.delivery.courier import Return
 from ringbearer.delivery.handle import Order
+from ringbearer.delivery.returns import Return
 from ringbearer.misbehaving import Behaviour, Peer, Rogues, answers_once
 
 _LONG = 60.0

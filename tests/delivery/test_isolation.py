@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from chaos.service import free_port
 from delivery.stage import LONG, Stage
 from ringbearer import clock
 from ringbearer.domain.deliveries import State
@@ -142,6 +143,37 @@ def test_all_suppliers_together_keep_the_services_limit(storage: Storage, rogues
         allowed[-1] - allowed[0] >= 1.4 * clock.SECOND
     )  # ten at once, and the others a tenth of a second apart
     assert all(all(a.status_code == 200 for a in stage.detail(each).attempts) for each in deliveries)
+
+
+def test_receivers_that_come_back_all_at_once_see_no_more_than_their_limits(
+    storage: Storage, rogues: Rogues
+) -> None:
+    """F14 and I8: everything waits for receivers that are down, and goes out when all are up in the same moment."""
+    ports = [free_port() for _ in range(3)]
+    receivers = [Counting(0.005) for _ in ports]
+    limit = RateLimit(requests=20, period=1.0)
+    with Stage(storage, policy=_IMPATIENT) as stage:
+        endpoints = [
+            stage.endpoint(
+                f"http://127.0.0.1:{port}/",
+                retry_schedule=(0.05,) * 500,
+                max_concurrency=2,
+                rate_limit=limit if port == ports[0] else None,
+            )
+            for port in ports
+        ]
+        deliveries = [each for endpoint in endpoints for each in stage.publish(endpoint, 30)]
+        stage.until(lambda: _moves(stage).count("open") >= len(ports))
+        for receiver, port in zip(receivers, ports, strict=True):
+            rogues.serve(receiver.behave, port=port)
+        stage.until_state(deliveries, State.DELIVERED)
+        allowed = sorted(stage.limiter.allowed)
+    assert [receiver.most <= 2 for receiver in receivers] == [True] * len(ports)
+    assert [len(receiver.came) for receiver in receivers] == [30] * len(ports)
+    assert all(
+        later - earlier >= clock.SECOND
+        for earlier, later in zip(allowed, allowed[limit.requests :], strict=False)
+    )
 
 
 def test_a_client_error_opens_no_circuit(storage: Storage, rogues: Rogues) -> None:

@@ -6,10 +6,11 @@ from typing import Self
 import msgspec
 
 from ringbearer import clock
-from ringbearer.delivery.courier import Courier, Return
+from ringbearer.delivery.courier import Courier
 from ringbearer.delivery.handle import MAX_ANSWER, MAX_HEADERS, Order
 from ringbearer.delivery.outcome import MAX_KEPT_BODY, Exchange, record
 from ringbearer.delivery.retry import Verdict, judge
+from ringbearer.delivery.returns import Return
 from ringbearer.domain.deliveries import Record
 
 TIMEOUT = 5.0

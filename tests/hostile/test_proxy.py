@@ -1,6 +1,5 @@
 """Through a proxy: guarded all the same, and a proxy that fails is told apart from a receiver that does."""
 
-import asyncio
 import socket
 import ssl
 from pathlib import Path
@@ -9,40 +8,10 @@ import pytest
 
 from hostile.certificates import Authority
 from hostile.driving import Ended, Sender
+from hostile.proxies import tunnels
 from ringbearer import misbehaving
 from ringbearer.domain.deliveries import State
-from ringbearer.misbehaving import Behaviour, Peer, Rogue, Rogues
-
-
-def _tunnels(answer: bytes = b"200 OK") -> Behaviour:
-    """A proxy: answers CONNECT so, and passes on what comes when that was 200."""
-
-    async def behave(peer: Peer) -> None:
-        head = await peer.reader.readuntil(b"\r\n\r\n")
-        peer.rogue.requests.append(head)
-        extra = b"proxy-authenticate: Basic\r\n" if answer.startswith(b"407") else b""
-        # Length and coding both: of a tunnel's beginning neither means anything (RFC 9110, section 9.3.6).
-        length = b"" if answer.startswith(b"200") else b"content-length: 0\r\n"
-        await peer.send(b"HTTP/1.1 %b\r\n%b%b\r\n" % (answer, extra, length))
-        if not answer.startswith(b"200"):
-            return
-        host, _, port = head.split(b" ", 2)[1].partition(b":")
-        reader, writer = await asyncio.open_connection(host.decode(), int(port))
-        there = asyncio.create_task(_pump(peer.reader, writer))
-        try:
-            await _pump(reader, peer.writer)
-        finally:
-            there.cancel()
-            writer.close()
-            await asyncio.gather(there, writer.wait_closed(), return_exceptions=True)
-
-    return behave
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65_536):
-        writer.write(data)
-        await writer.drain()
+from ringbearer.misbehaving import Rogue, Rogues
 
 
 def _send(proxy: str, *urls: str, closed: str = "", ca_file: str | None = None) -> list[Ended]:
@@ -54,7 +23,7 @@ def _send(proxy: str, *urls: str, closed: str = "", ca_file: str | None = None) 
 
 
 def test_every_exchange_goes_through_the_tunnel(rogues: Rogues) -> None:
-    proxy, rogue = rogues.serve(_tunnels()), rogues.serve(misbehaving.answers)
+    proxy, rogue = rogues.serve(tunnels()), rogues.serve(misbehaving.answers)
     first, second = _send(proxy.url, rogue.url, rogue.url)
     assert (first.code, second.code, second.reused) == (None, None, True)
     assert rogue.connections == proxy.connections == 1
@@ -65,7 +34,7 @@ def test_every_exchange_goes_through_the_tunnel(rogues: Rogues) -> None:
 
 
 def test_credentials_are_for_the_proxy_alone(rogues: Rogues) -> None:
-    proxy, rogue = rogues.serve(_tunnels()), rogues.serve(misbehaving.answers)
+    proxy, rogue = rogues.serve(tunnels()), rogues.serve(misbehaving.answers)
     (ended,) = _send(proxy.url.replace("//", "//courier:secret@"), rogue.url)
     assert ended.code is None
     assert b"proxy-authorization: Basic Y291cmllcjpzZWNyZXQ=" in proxy.requests[0].replace(b"P", b"p", 1) or (
@@ -77,7 +46,7 @@ def test_credentials_are_for_the_proxy_alone(rogues: Rogues) -> None:
 def test_certificates_are_checked_through_the_tunnel(
     rogues: Rogues, authority: Authority, certificates: Path, ca_file: str
 ) -> None:
-    proxy = rogues.serve(_tunnels())
+    proxy = rogues.serve(tunnels())
     context = authority.issue("127.0.0.1").context(certificates)
     good = rogues.serve(misbehaving.answers, tls=context)
     other: ssl.SSLContext = authority.issue("10.9.9.9").context(certificates)
@@ -88,7 +57,7 @@ def test_certificates_are_checked_through_the_tunnel(
 
 
 def test_a_forbidden_address_is_not_even_asked_for(rogues: Rogues) -> None:
-    proxy, rogue = rogues.serve(_tunnels()), rogues.serve(misbehaving.answers)
+    proxy, rogue = rogues.serve(tunnels()), rogues.serve(misbehaving.answers)
     (ended,) = _send(proxy.url, rogue.url, closed="127.0.0.1")
     assert (ended.code, ended.verdict.state) == ("blocked_address", State.DEAD)
     assert proxy.connections == rogue.connections == 0
@@ -109,13 +78,13 @@ def _failing(kind: str, rogues: Rogues) -> str:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             return f"http://courier:secret@127.0.0.1:{listener.getsockname()[1]}"
     served: Rogue = rogues.serve(
-        misbehaving.hangs_up if kind == "breaks-off" else _tunnels(b"407 Who are you")
+        misbehaving.hangs_up if kind == "breaks-off" else tunnels(b"407 Who are you")
     )
     return served.url.replace("//", "//courier:secret@")
 
 
 def test_a_receiver_that_the_proxy_cannot_reach_spends_one(rogues: Rogues) -> None:
-    proxy, rogue = rogues.serve(_tunnels(b"502 Bad Gateway")), rogues.serve(misbehaving.answers)
+    proxy, rogue = rogues.serve(tunnels(b"502 Bad Gateway")), rogues.serve(misbehaving.answers)
     (ended,) = _send(proxy.url, rogue.url)
     assert (ended.code, ended.verdict.spent) == ("connect_failed", True)
     assert "the proxy answered 502" in str(ended.record.error)

@@ -8,8 +8,8 @@ import contextlib
 import logging
 import select
 import socket
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 
 import certifi
 import msgspec
@@ -19,14 +19,15 @@ from ringbearer import clock
 from ringbearer.delivery.handle import Handle, Order, Settings
 from ringbearer.delivery.names import Found, Names, Place
 from ringbearer.delivery.outcome import Exchange
+from ringbearer.delivery.pool import Pool
+from ringbearer.delivery.returns import Return, ambiguous, told_by_proxy, unsent
 from ringbearer.delivery.tuning import HostUse
-from ringbearer.delivery.ways import UNKNOWN, take_way
+from ringbearer.delivery.ways import UNKNOWN, Way, take_way
 
 _log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 5.0  # for connecting and TLS together
 _EVENTS = 512
 _NAMES_SECONDS = 0.1  # between two looks at who has waited too long for a name
-_PROXY_WANTS_CREDENTIALS = 407
 _MAX_REMEMBERED = 50_000  # URLs whose receivers speak HTTP/2
 _WATCH = {
     pycurl.POLL_IN: select.EPOLLIN,
@@ -35,18 +36,8 @@ _WATCH = {
 }
 _READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
 _WEIRD_SERVER_REPLY = 8  # CURLE_WEIRD_SERVER_REPLY
-
-
-class Return(msgspec.Struct, gc=False):
-    """An order that came to an end, with what came of it.
-
-    `first_byte_at` is when the request began to go out (a stored time), None when it never did.
-    """
-
-    order: Order
-    exchange: Exchange
-    first_byte_at: int | None
-    reused: bool
+_AHEAD = object()
+"""Stands where an order's token does, of a connection that is made ahead of the next exchange."""
 
 
 class Courier:
@@ -81,32 +72,33 @@ class Courier:
         self._all: dict[pycurl.Curl, Handle] = {}
         self._epoll = select.epoll()
         self._watched: dict[int, int] = {}
-        self._idle: set[int] = set()
+        self._pool = Pool(self._epoll)
         self._bells: set[int] = set()
+        self._silent: set[int] = set()  # bells that wake, and of which nobody is told
         self._single: set[int] = set()  # descriptors of connections that carry one exchange at a time
         self._speaking_http2: set[str] = set()
         self._due: float | None = None
-        self.uses: dict[str, HostUse] = {}
-        """What connections were used for, by URL; whoever reads it empties it."""
+        self._uses: dict[str, HostUse] = {}
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
         self._multi.setopt(pycurl.M_MAXCONNECTS, slots)
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
         self.in_flight = 0
-        self.watch(self._names.descriptor)
+        self.watch(self._names.descriptor, rings=False)
 
     def __repr__(self) -> str:
         return f"<Courier with {self.in_flight} of {self._slots} slots in use>"
 
-    def watch(self, descriptor: int) -> None:
-        """Let `poll` end early when this descriptor becomes readable.
+    def watch(self, descriptor: int, *, rings: bool = True) -> None:
+        """Let `poll` end early when this descriptor becomes readable, and tell of it if it `rings`.
 
         May be called again for the same number, and must be when it belongs to another file by now.
         """
         self._bells.add(descriptor)
+        (self._silent.discard if rings else self._silent.add)(descriptor)
         self._watched.pop(descriptor, None)  # what had this number before is closed
-        self._idle.discard(descriptor)
+        self._pool.closed(descriptor)
         try:
             self._epoll.register(descriptor, select.EPOLLIN)
         except FileExistsError:
@@ -131,7 +123,7 @@ class Courier:
         elif found.addresses:
             self._begin(order, place, found, clock.now(), order.timeout)
         else:
-            self._ended.append(_unsent(order, clock.now(), found))
+            self._ended.append(unsent(order, clock.now(), found))
         self.in_flight += 1
 
     def _begin(self, order: Order, place: Place, found: Found | None, now: int, seconds: float) -> None:
@@ -139,7 +131,7 @@ class Courier:
         if self._settings.proxy:
             by_proxy, reason = self._allowed(place, found)
             if by_proxy is None:
-                self._ended.append(_unsent(order, now, None, blocked=reason))
+                self._ended.append(unsent(order, now, None, blocked=reason))
                 return
         slot = self._free.popleft() if self._free else self._new_handle()
         slot.empty()
@@ -170,10 +162,12 @@ class Courier:
             elif found is not None and not self._names.told(place, found):
                 curl.setopt(pycurl.RESOLVE, self._names.telling(place, found))
             slot.started_at = now
+            if order.token is _AHEAD:
+                curl.setopt(pycurl.PREREQFUNCTION, _no_request)
             self._multi.add_handle(curl)
         except Exception:  # something in it that libcurl does not take
             slot.way = UNKNOWN
-            self._free.append(slot)
+            self._let_go(slot, order)
             raise
         slot.order = order
 
@@ -199,21 +193,21 @@ class Courier:
         events = self._epoll.poll(timeout, _EVENTS)
         # First what nobody waits for, so that what begins now begins on connections that were silent till now.
         for descriptor, happened in events:
-            if descriptor in self._idle:
+            if descriptor in self._pool:
                 if happened & _READABLE:
                     self._disown(descriptor)
                 else:  # still watched for writing, which it always may be
                     self._watched[descriptor] = pycurl.POLL_IN
                     self._epoll.modify(descriptor, select.EPOLLIN)
             elif descriptor in self._bells:
-                rang = rang or descriptor != self._names.descriptor
+                rang = rang or descriptor not in self._silent
         if self._names.busy:
             self._go_on()
         if self._due is not None and clock.monotonic() >= self._due:
             self._due = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         for descriptor, happened in events:
-            if descriptor in self._watched and descriptor not in self._idle:
+            if descriptor in self._watched and descriptor not in self._pool:
                 mask = pycurl.CSELECT_IN if happened & _READABLE else 0
                 if happened & select.EPOLLOUT:
                     mask |= pycurl.CSELECT_OUT
@@ -229,18 +223,37 @@ class Courier:
             order = waiting.order
             left = order.timeout - (now - waiting.since) / clock.SECOND
             if not found.addresses or left <= 0:
-                self._ended.append(_unsent(order, waiting.since, found))
+                self._ended.append(unsent(order, waiting.since, found))
                 continue
             try:
                 self._begin(order, self._names.place(order.url), found, waiting.since, left)
             except Exception as error:  # libcurl does not take it; the others go on
                 _log.exception("an order could not be begun after its name was resolved")
                 failed = msgspec.structs.replace(found, failure=type(error).__name__)
-                self._ended.append(_unsent(order, waiting.since, failed))
+                self._ended.append(unsent(order, waiting.since, failed))
+
+    def take_uses(self) -> dict[str, HostUse]:
+        """What connections were used for since the last time, by URL."""
+        uses, self._uses = self._uses, {}
+        return uses
 
     def keep_connections(self, number: int) -> None:
         """Keep at most so many connections open that are not in use."""
         self._multi.setopt(pycurl.M_MAXCONNECTS, number)
+
+    def fit(self, needed: Mapping[str, int]) -> int:
+        """Close idle connections beyond what hosts need, and those idle for too long; returns how many.
+
+        `needed` is by `Place.authority`, of the hosts that have traffic.
+        """
+        closing = self._pool.spare(needed)
+        for descriptor in closing:
+            self._disown(descriptor, ours=True)
+        return len(closing)
+
+    def open(self) -> Counter[str]:
+        """How many connections are open, by `Place.authority`."""
+        return self._pool.open()
 
     def close_unused(self, keep: int) -> int:
         """Close handles that are not in use, but for so many; returns how many that were."""
@@ -261,16 +274,38 @@ class Courier:
         places = {self._names.place(url) for url in urls}
         return sum(place.named and self._names.find(place.host) is None for place in places)
 
+    def connect_ahead(self, url: str, way: Way | None) -> bool:
+        """Begin a connection that the next exchanges with that URL can share; returns whether one was begun.
+
+        Only over HTTP/2 can that be: libcurl hands on no other connection that carried no request. It stops after the
+        handshakes, before a byte of HTTP is sent; the receiver sees a connection, and no request. Nothing is begun where
+        a connection is open, or the name is not known yet.
+        """
+        if url not in self._speaking_http2 or (way is not None and way.http_version == "1.1"):
+            return False
+        place = self._names.place(url)
+        found = self._names.find(place.host) if place.named else None
+        if self._pool.open()[place.authority] or (place.named and (found is None or not found.addresses)):
+            return False
+        order = Order(token=_AHEAD, url=url, headers=["expect:"], body=b"", timeout=_CONNECT_SECONDS, way=way)
+        ended = len(self._ended)
+        self._begin(order, place, found, clock.now(), order.timeout)
+        if len(self._ended) > ended:  # the proxy may not be asked for it
+            self._ended.pop()
+            return False
+        return True
+
     def abandon(self) -> list[Order]:
         """Break off everything in flight; returns the orders, whose outcome is unknown."""
         orders = [*self._names.abandon(), *(returned.order for returned in self._ended)]
         self._ended.clear()
-        for slot in self._all.values():
-            if slot.order is not None:
+        for slot in list(self._all.values()):
+            if (order := slot.order) is not None:
                 self._multi.remove_handle(slot.curl)
-                orders.append(slot.order)
                 slot.order = None
-                self._free.append(slot)
+                self._let_go(slot, order)
+                if order.token is not _AHEAD:
+                    orders.append(order)
         self.in_flight = 0
         return orders
 
@@ -287,9 +322,14 @@ class Courier:
     # ── results ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _new_handle(self) -> Handle:
-        made = Handle(self._settings, self._single.add)
+        made = Handle(self._settings, self._connected)
         self._all[made.curl] = made
         return made
+
+    def _connected(self, descriptor: int, order: Order | None) -> None:
+        self._single.add(descriptor)
+        if order is not None:
+            self._pool.opened(descriptor, self._names.place(order.url).authority)
 
     def _finished(self) -> list[Return]:
         returns = []
@@ -300,9 +340,28 @@ class Courier:
             returns += [
                 self._return(curl, code, message)
                 for curl, code, message in failed
-                if not (code == pycurl.E_SEND_ERROR and self._tried_again(curl))
+                if not self._set_right(curl, code)
             ]
         return returns
+
+    def _set_right(self, curl: pycurl.Curl, code: int) -> bool:
+        """Whether an exchange that failed so is none, or was begun anew."""
+        slot = self._all[curl]
+        if (
+            slot.order is not None and slot.order.token is _AHEAD
+        ):  # the connection stays, or did not come about
+            self._multi.remove_handle(curl)
+            self._let_go(slot, slot.order)
+            return True
+        return code == pycurl.E_SEND_ERROR and self._tried_again(curl)
+
+    def _let_go(self, slot: Handle, order: Order) -> None:
+        """Keep a handle for the next order; one that makes no requests is of no more use."""
+        if order.token is _AHEAD:
+            del self._all[slot.curl]
+            slot.curl.close()
+        else:
+            self._free.append(slot)
 
     def _tried_again(self, curl: pycurl.Curl) -> bool:
         """Repeat, on a connection of its own, what failed to go out on a kept one; libcurl does so only at times."""
@@ -328,12 +387,12 @@ class Courier:
         began = curl.getinfo(pycurl.PRETRANSFER_TIME)
         status = curl.getinfo(pycurl.RESPONSE_CODE)
         went_out = bool(status) or curl.getinfo(pycurl.REQUEST_SIZE) > 0
-        if code == 0 and _ambiguous(slot.headers):
+        if code == 0 and ambiguous(slot.headers):
             code, message = _WEIRD_SERVER_REPLY, "both Transfer-Encoding and Content-Length"
         reused = bool(status) and curl.getinfo(pycurl.NUM_CONNECTS) == 0
         ours = ""
         if self._settings.proxy and code:
-            code, message, ours = _told_by_proxy(curl, code, message)
+            code, message, ours = told_by_proxy(curl, code, message)
         exchange = Exchange(
             started_at=slot.started_at,
             duration=duration,
@@ -347,11 +406,11 @@ class Courier:
             os_errno=int(curl.getinfo(pycurl.OS_ERRNO)) if code == pycurl.E_COULDNT_CONNECT else 0,
             ours=ours,
         )
-        use = self.uses.get(order.url)
+        use = self._uses.get(order.url)
         if use is None:
-            if len(self.uses) >= _MAX_REMEMBERED:
-                self.uses.clear()
-            use = self.uses[order.url] = HostUse()
+            if len(self._uses) >= _MAX_REMEMBERED:
+                self._uses.clear()
+            use = self._uses[order.url] = HostUse()
         use.exchanges += 1
         use.connections += not reused
         use.busy += duration / clock.SECOND
@@ -373,12 +432,12 @@ class Courier:
 
     def _on_socket(self, what: int, descriptor: int, _multi: object, _data: object) -> None:
         if what == pycurl.POLL_REMOVE:
-            self._idle.add(descriptor)
+            self._pool.rests(descriptor)
             return
         known = self._watched.get(descriptor)
-        if known == what and descriptor not in self._idle:
+        if known == what and descriptor not in self._pool:
             return
-        self._idle.discard(descriptor)
+        self._pool.works(descriptor)
         self._bells.discard(descriptor)  # one that was closed, and had the number before
         self._watched[descriptor] = what
         if known is None:
@@ -398,17 +457,17 @@ class Courier:
     def _on_timer(self, milliseconds: int) -> None:
         self._due = None if milliseconds < 0 else clock.monotonic() + milliseconds / 1000
 
-    def _disown(self, descriptor: int) -> None:
+    def _disown(self, descriptor: int, *, ours: bool = False) -> None:
         """An idle connection became readable: closed by its server, or it says what nobody asked for.
 
-        libcurl looks for that at most once a second, and would take it for the answer to its next request
-        (seen with 8.23). After the shutdown nothing can be sent there, and the request goes to another one. In
-        HTTP/2 every answer names its request, and a server may speak at any time: there libcurl sorts it out.
+        Or nobody needs it (`ours`). libcurl looks for that at most once a second, and would take it for the answer to
+        its next request (seen with 8.23). After the shutdown nothing can be sent there, and the request goes to another
+        one. In HTTP/2 every answer names its request, and a server may speak at any time: there libcurl sorts it out.
         """
-        self._idle.discard(descriptor)
+        self._pool.closed(descriptor)
         del self._watched[descriptor]
         self._unregister(descriptor)
-        if descriptor in self._single:
+        if ours or descriptor in self._single:
             with contextlib.suppress(OSError):  # closed by the other end
                 borrowed = socket.socket(fileno=descriptor)
                 try:
@@ -421,37 +480,6 @@ class Courier:
             self._epoll.unregister(descriptor)
 
 
-def _unsent(order: Order, since: int, found: Found | None, *, blocked: str | None = None) -> Return:
-    """What becomes of an order that did not even begin."""
-    failure, late, ours = ("", False, False) if found is None else (found.failure, found.late, found.ours)
-    exchange = Exchange(
-        started_at=since,
-        duration=max(0, clock.now() - since),
-        curl_code=pycurl.E_OPERATION_TIMEDOUT if late or not failure else pycurl.E_COULDNT_RESOLVE_HOST,
-        curl_message=failure or "Resolving took all of the time",
-        blocked=blocked,
-        ours=f"dns: {failure}" if ours else "",
-    )
-    return Return(order, exchange, None, False)
-
-
-def _told_by_proxy(curl: pycurl.Curl, code: int, message: str) -> tuple[int, str, str]:
-    """A failure on the way through the proxy, and whose it is: nothing reached the receiver before the tunnel stood.
-
-    A proxy that answers CONNECT with 5xx or 403 tells of the receiver, as far as it can be known; one that is not
-    there, breaks off, or wants other credentials tells of itself.
-    """
-    answered = int(curl.getinfo(pycurl.HTTP_CONNECTCODE))
-    if answered // 100 == 2 or curl.getinfo(pycurl.REQUEST_SIZE) > 0:
-        return code, message, ""
-    if answered and answered != _PROXY_WANTS_CREDENTIALS:
-        return pycurl.E_COULDNT_CONNECT, f"the proxy answered {answered}", ""
-    if code == pycurl.E_OPERATION_TIMEDOUT and curl.getinfo(pycurl.CONNECT_TIME) > 0:
-        return code, message, ""
-    return code, message, f"proxy: {message}"
-
-
-def _ambiguous(lines: list[bytes]) -> bool:
-    """Whether an answer tells its length in two ways, which RFC 9112, section 6.3, wants treated as an error."""
-    text = b"".join(lines).lower()
-    return b"\ntransfer-encoding:" in text and b"\ncontent-length:" in text
+def _no_request(*_: object) -> int:
+    """The handshakes are done; that was all (CURLOPT_PREREQFUNCTION)."""
+    return int(pycurl.PREREQFUNC_ABORT)

@@ -3,16 +3,17 @@
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import cast
 
 from ringbearer import clock
 from ringbearer.cache.manager import WebhookCacheManager
-from ringbearer.delivery.courier import Return
+from ringbearer.delivery.couriers import Couriers
 from ringbearer.delivery.gate import Gate, later
 from ringbearer.delivery.outcome import Exchange, Health, health, record
-from ringbearer.delivery.report import attempt_made
+from ringbearer.delivery.report import attempt_made, attempt_spent
 from ringbearer.delivery.retry import judge
+from ringbearer.delivery.returns import Return
 from ringbearer.delivery.routes import Route, Routes
 from ringbearer.delivery.tokens import TokenCourier
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
@@ -28,6 +29,7 @@ from ringbearer.telemetry import AttemptMade, AttemptsMade, OwnTrouble, Telemetr
 _log = logging.getLogger(__name__)
 _LONGEST_REASON = 200
 _WORTH_PARKING = 4  # deliveries of one endpoint that a batch brings in vain
+_TROUBLE_SECONDS = 30.0  # longer than deliveries wait that our own trouble stopped
 _TELL_SECONDS = 10.0  # between two lines of the log about the same trouble
 
 
@@ -55,12 +57,15 @@ class Engine:
         self._cache = cache
         self._limiter = limiter
         self._telemetry = telemetry
-        self._courier = TokenCourier(slots=slots, refuse=refuse, ca_file=ca_file, proxy=proxy)
+        self._courier = Couriers(
+            lambda: TokenCourier(slots=slots, refuse=refuse, ca_file=ca_file, proxy=proxy)
+        )
         self._routes = Routes(public_url=public_url)
         self._breakers = breakers
         self._gate = Gate(slots=slots, breakers=breakers)
         self._attempts: list[AttemptMade] = []
         self._own_troubles: Counter[str] = Counter()
+        self._troubled_at: dict[str, float] = {}
         self._last_trouble = ""
         self._tell_trouble_at = 0.0
         self._slots = slots
@@ -84,6 +89,12 @@ class Engine:
         """How many exchanges are under way."""
         return self._courier.in_flight
 
+    @property
+    def troubles(self) -> frozenset[str]:
+        """What of our own (`dns`, `proxy`) stopped a delivery in the last 30 s."""
+        since = clock.monotonic() - _TROUBLE_SECONDS
+        return frozenset(what for what, at in list(self._troubled_at.items()) if at >= since)
+
     def watch(self, descriptor: int) -> None:
         """Let `poll` end early when this descriptor becomes readable."""
         self._courier.watch(descriptor)
@@ -105,7 +116,7 @@ class Engine:
         except Exception as error:  # raised before anything was sent: what comes after is caught one by one
             if len(leases) == 1:
                 _log.exception("delivery %s could not be prepared", leases[0].delivery_id)
-                return [_unsendable(leases[0], DEFAULT_RETRY_SCHEDULE, error)]
+                return [self._spent(_unsendable(leases[0], DEFAULT_RETRY_SCHEDULE, error))]
         return [outcome for lease in leases for outcome in self._begin_alone(lease)]
 
     def _begin_alone(self, lease: Lease) -> list[Outcome]:
@@ -143,11 +154,11 @@ class Engine:
                 self._courier.submit(route.order(lease, clock.now()))
             except PayloadFailed as error:
                 self._gate.withdrawn(lease, now)
-                outcomes.append(_unmade(lease, error))
+                outcomes.append(self._spent(_unmade(lease, error)))
             except Exception as error:  # one delivery that cannot be put together must not stop the others
                 _log.exception("delivery %s could not be put together", lease.delivery_id)
                 self._gate.withdrawn(lease, now)
-                outcomes.append(_unsendable(lease, route.endpoint.retry_schedule, error))
+                outcomes.append(self._spent(_unsendable(lease, route.endpoint.retry_schedule, error)))
         return outcomes + self._gate.stranded(now)
 
     def poll(self, timeout: float) -> tuple[list[Outcome], bool]:
@@ -168,6 +179,17 @@ class Engine:
         except StoreUnavailable:
             return [Outcome(lease=lease, state=State.READY) for lease in leases]
 
+    def connect_ahead(self, most: int, urls: Collection[str] | None) -> int:
+        """Begin connections to the endpoints that were sent to last and have none, where many can share one.
+
+        Those of `urls` only, if given, and `most` at most; returns how many. See `Courier.connect_ahead`.
+        """
+        begun = 0
+        for route in self._routes.latest(most):
+            if urls is None or route.endpoint.url in urls:
+                begun += self._courier.connect_ahead(route.endpoint.url, route.way)
+        return begun
+
     def put_down(self) -> list[Outcome]:
         """Give up what was not begun yet; returns the outcomes, which spend no attempt."""
         return [Outcome(lease=lease, state=State.READY) for lease in self._gate.take_waiting()]
@@ -184,11 +206,17 @@ class Engine:
             self._telemetry.emit(OwnTrouble(what, count, self._last_trouble))
         self._own_troubles.clear()
 
-    def abandon(self) -> list[Lease]:
-        """Break off what is in flight; returns the leases, whose receivers may or may not have seen them."""
+    def abandon(self) -> list[Outcome]:
+        """Break off what is in flight; returns its outcomes: receivers may or may not have seen it.
+
+        Each attempt is spent and written down, so that the next has another number.
+        """
         orders = self._courier.abandon()
         self._gate.forget_all()
-        return [cast(tuple[Lease, Route], order.token)[0] for order in orders]
+        leases = [cast(tuple[Lease, Route], order.token)[0] for order in orders]
+        return [
+            self._spent(Outcome(lease=lease, state=State.READY, record=_broken_off())) for lease in leases
+        ]
 
     def close(self) -> None:
         """Break off everything and close all connections."""
@@ -310,7 +338,12 @@ class Engine:
             return self._judge(lease, route, returned, attempts)
         except Exception as error:  # an answer that we fail to understand must not stop the others
             _log.exception("the answer to delivery %s could not be judged", lease.delivery_id)
-            return _unsendable(lease, route.endpoint.retry_schedule, error)
+            return self._spent(_unsendable(lease, route.endpoint.retry_schedule, error))
+
+    def _spent(self, outcome: Outcome) -> Outcome:
+        """Let telemetry hear of an attempt that is written down without a whole exchange."""
+        self._attempts.append(attempt_spent(outcome))
+        return outcome
 
     def _note(self, lease: Lease, exchange: Exchange) -> None:
         """Let the endpoint's window and circuit learn from an exchange."""
@@ -320,7 +353,9 @@ class Engine:
         self._gate.ended(lease, began=exchange.started_at, took=exchange.duration, well=well, now=now)
         if exchange.ours:
             self._breakers.give_back(lease.endpoint_id, lease.delivery_id, now=now)
-            self._own_troubles[exchange.ours.partition(":")[0]] += 1
+            what = exchange.ours.partition(":")[0]
+            self._own_troubles[what] += 1
+            self._troubled_at[what] = clock.monotonic()
             self._last_trouble = exchange.ours
             return
         self._breakers.called(
@@ -374,6 +409,17 @@ def _unsendable(lease: Lease, schedule: Sequence[float], error: Exception) -> Ou
         return Outcome(lease=lease, state=State.DEAD, record=made, reason="internal error")
     due = now + int(schedule[number - 1] * clock.SECOND)
     return Outcome(lease=lease, state=State.SCHEDULED, due_at=due, record=made, reason="internal error")
+
+
+def _broken_off() -> Record:
+    return Record(
+        started_at=clock.now(),
+        duration=0,
+        status_code=None,
+        error="worker_stopped: the worker had to stop before the answer came; it is sent again at once",
+        response_body=None,
+        response_headers=None,
+    )
 
 
 def _unmade(lease: Lease, error: PayloadFailed) -> Outcome:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import pycurl
 
+from ringbearer.delivery.pool import LONGEST_IDLE
 from ringbearer.delivery.ways import Way, take_way
 from ringbearer.domain.endpoints import Grant
 
@@ -13,7 +14,6 @@ MAX_ANSWER = 64 * 1024
 """Bytes of an answer's body that are read before the connection is given up."""
 MAX_HEADERS = 64 * 1024
 """Bytes of header lines that are read, those of interim answers and trailers too; libcurl alone takes 6 MB."""
-_KEPT_ALIVE_SECONDS = 110
 _CONNECTION_SECONDS = 600  # then it is made anew, so that a receiver that moved is followed by its name
 _UNHEARD_SECONDS = 30  # a connection whose other end acknowledges nothing for so long is dead
 _BAD = pycurl.SOCKET_BAD
@@ -72,7 +72,7 @@ class Handle:
         "way",
     )
 
-    def __init__(self, settings: Settings, connected: Callable[[int], None]) -> None:
+    def __init__(self, settings: Settings, connected: "Callable[[int, Order | None], None]") -> None:
         self.curl = pycurl.Curl()
         self.settings = settings
         self.connected = connected
@@ -106,7 +106,7 @@ class Handle:
             (pycurl.SSL_VERIFYPEER, 1),
             (pycurl.SSL_VERIFYHOST, 2),
             (pycurl.CAINFO, settings.ca_file),
-            (pycurl.MAXAGE_CONN, _KEPT_ALIVE_SECONDS),
+            (pycurl.MAXAGE_CONN, int(LONGEST_IDLE)),
             (pycurl.MAXLIFETIME_CONN, _CONNECTION_SECONDS),
             (pycurl.TCP_NODELAY, 1),
             (pycurl.UPLOAD_BUFFERSIZE, _BUFFER),
@@ -164,7 +164,7 @@ class Handle:
     def duplicated(self, descriptor: int, _purpose: int) -> int:
         """pycurl gave libcurl a duplicate of the socket, which is all that should be left of it."""
         if self.opened is None or self.opened.type == socket.SOCK_STREAM:
-            self.connected(descriptor)
+            self.connected(descriptor, self.order)
         self.close_opened()
         return 0
 

@@ -43,6 +43,11 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     port: int
     named: bool
 
+    @property
+    def authority(self) -> str:
+        """Host and port as one text."""
+        return f"{self.host}:{self.port}"
+
 
 class Found(msgspec.Struct, gc=False):
     """What is known of a name; times are monotonic. Without addresses, `failure` says why there are none."""

@@ -7,7 +7,7 @@ import gc
 import logging
 import resource
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import TracebackType
@@ -22,6 +22,7 @@ from ringbearer.delivery import tuning
 from ringbearer.delivery.engine import Engine
 from ringbearer.delivery.gate import NO_ROOM
 from ringbearer.delivery.profiling import profile
+from ringbearer.delivery.throttle import Throttle
 from ringbearer.delivery.tuning import (
     BatchPoint,
     BatchProcessingResult,
@@ -47,14 +48,14 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _DRIVE_SECONDS = 0.2
 _MOST_SLOTS = 20_000
+_MOST_COURIERS = 16
 _LEAST_SHARE = 0.05
-_BURST_SECONDS = 0.05  # of CPU that may be used at once, however small the share
-_LONGEST_PAUSE = 0.2
 _BATCHES = (32, 64, 128, 256, 512, 1_024, 2_048)
 _MEASURE_SECONDS = 2.0
 _SETTLE_SECONDS = 0.5  # before a measurement, for what was begun with the size before
 _MOST_SHOWN = 20
 _SPARE_HANDLES = 64
+_MOST_AHEAD = 200
 
 
 class _Batch:
@@ -84,7 +85,7 @@ class HighPerformanceWebhookProcessor(Engine):
     A worker drives it from its own thread (`begin`, `poll`, `report`); in an `async with` block it has a thread of
     its own for that. The async methods may be called from any event loop: each acts on the driving thread, between
     two of its turns, and returns what it found, decided and changed. `memory_limit` is in bytes, 0 for none;
-    `cpu_share` is the part of one core that the driving thread may use.
+    `cpu_share` is the part of one core that the driving thread, and each further courier, may use.
     """
 
     def __init__(
@@ -125,9 +126,7 @@ class HighPerformanceWebhookProcessor(Engine):
         self._driver: int | None = None
         self._stopping = threading.Event()
         self._pause = threading.Event()
-        self._cpu_share = cpu_share
-        self._credit = _BURST_SECONDS
-        self._counted: tuple[float, float] | None = None
+        self._throttle = Throttle(cpu_share)
         self._looked_at = clock.monotonic()
         self._ended = 0
         self._kept = self._slots
@@ -157,7 +156,12 @@ class HighPerformanceWebhookProcessor(Engine):
     @property
     def parallelism(self) -> Parallelism:
         """How much is done at a time."""
-        return Parallelism(slots=self._slots, batch=self.batch, cpu_share=self._cpu_share)
+        return Parallelism(
+            couriers=self._courier.count,
+            slots=self._slots,
+            batch=self.batch,
+            cpu_share=self._throttle.share,
+        )
 
     # ── driving ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -170,8 +174,9 @@ class HighPerformanceWebhookProcessor(Engine):
             self._driver = threading.get_ident()
         while self._wishes:
             self._wishes.popleft()()
-        if self._cpu_share < 1.0:
-            self._throttle()
+        pause = self._throttle.rest(clock.monotonic(), clock.cpu()) if self._throttle.share < 1.0 else 0.0
+        if pause > 0.0:
+            self._pause.wait(pause)
         outcomes, rang = super().poll(min(timeout, _DRIVE_SECONDS))
         self._ended += len(outcomes)
         return (self._sort(outcomes) if self._batches else outcomes), rang
@@ -209,17 +214,6 @@ class HighPerformanceWebhookProcessor(Engine):
             for outcome in self.begin(leases):
                 self._take(batch, outcome)
         batch.most_in_flight = max(batch.most_in_flight, self.in_flight)
-
-    def _throttle(self) -> None:
-        """Sleep away what was used beyond the share of one core."""
-        now, cpu = clock.monotonic(), clock.cpu()
-        if self._counted is not None:
-            then, used = self._counted
-            earned = (now - then) * self._cpu_share
-            self._credit = min(_BURST_SECONDS, self._credit + earned) - (cpu - used)
-        self._counted = now, cpu
-        if self._credit < 0:
-            self._pause.wait(min(_LONGEST_PAUSE, -self._credit / self._cpu_share))
 
     async def _there(self, work: Callable[[], T]) -> T:
         """Do it on the driving thread, between two of its turns; here, when nobody drives."""
@@ -308,9 +302,10 @@ class HighPerformanceWebhookProcessor(Engine):
         )
 
     async def implement_parallel_processing(self, config: ParallelismConfig) -> ParallelismResult:
-        """Change slots, batch size and CPU share while running.
+        """Change couriers, slots, batch size and CPU share while running.
 
-        Slots are bounded by the limit of open files. Fewer slots take effect as exchanges end. Raises InvalidInput.
+        Slots are bounded by the limit of open files. Fewer slots or couriers take effect as exchanges end; nothing is
+        broken off. Raises InvalidInput.
         """
         _check(config)
         before = self.parallelism
@@ -325,34 +320,51 @@ class HighPerformanceWebhookProcessor(Engine):
             self._slots = slots
             self._gate.resize(slots)
             self.batch = config.batch or before.batch
-            self._cpu_share = config.cpu_share or before.cpu_share
-            self._counted, self._credit = None, _BURST_SECONDS
+            share = config.cpu_share or before.cpu_share
+            self._throttle = Throttle(share)
+            self._courier.resize(config.couriers or before.couriers, cpu_share=share)
 
         await self._there(change)
-        self._tell("parallelism", before.slots, slots, reason)
+        for what, old, new in (
+            ("couriers", before.couriers, self._courier.count),
+            ("parallelism", before.slots, slots),
+        ):
+            self._tell(what, old, new, reason)
         return ParallelismResult(before=before, after=self.parallelism, reason=reason)
 
-    async def optimize_http_connections(self) -> ConnectionOptimization:
-        """Keep as many connections as the traffic since the last time needs, and look up names ahead of it."""
+    async def optimize_http_connections(self, *, ahead: bool = False) -> ConnectionOptimization:
+        """Give each host as many connections as its traffic since the last time needs, and close what is idle beyond.
+
+        Names are looked up, and HTTP/2 connections made, ahead of the next exchange: for hosts with traffic, and with
+        `ahead`, as before a peak, for those of the 200 endpoints that were sent to last.
+        """
 
         def take() -> tuple[dict[str, HostUse], int]:
-            uses, self._courier.uses = self._courier.uses, {}
+            uses = self._courier.take_uses()
             return uses, self._courier.warm(uses)
 
         uses, warmed = await self._there(take)
         now = clock.monotonic()
         seconds, self._looked_at = now - self._looked_at, now
         hosts = self._by_host(uses)
+        needed = {host: tuning.connections_needed(use, seconds) for host, use in hosts.items()}
+        before, reason = self._kept, "no traffic to judge by"
+        if hosts:
+            files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            self._kept = tuning.connections_to_keep(needed, self._slots, files)
+            reason = f"rate × time of {len(hosts)} hosts, with half as much again"
+
+        def fit() -> tuple[Counter[str], int, int, Counter[str]]:
+            opened = self._courier.open()
+            self._courier.keep_connections(self._kept)
+            closed = self._courier.fit(needed)
+            connected = self.connect_ahead(_MOST_AHEAD, None if ahead else uses.keys())
+            return opened, closed, connected, self._courier.open()
+
+        opened, closed, connected, left = await self._there(fit)
+        self._tell("connections", before, self._kept, reason)
         exchanges = sum(use.exchanges for use in hosts.values())
         new = sum(use.connections for use in hosts.values())
-        before, after = self._kept, self._kept
-        reason = "no traffic to judge by"
-        if exchanges:
-            after = tuning.connections_to_keep(hosts, seconds, self._slots)
-            reason = f"rate × time of {len(hosts)} hosts, with half as much again"
-            self._kept = after
-            await self._there(lambda: self._courier.keep_connections(after))
-        self._tell("connections", before, after, reason)
         busiest = sorted(hosts.items(), key=lambda item: -item[1].exchanges)[:_MOST_SHOWN]
         return ConnectionOptimization(
             seconds=seconds,
@@ -361,14 +373,18 @@ class HighPerformanceWebhookProcessor(Engine):
             http2_share=sum(use.http2 for use in hosts.values()) / exchanges if exchanges else 0.0,
             handshakes_saved=exchanges - new,
             kept_before=before,
-            kept_after=after,
+            kept_after=self._kept,
+            closed=closed,
             warmed=warmed,
+            connected_ahead=connected,
             busiest=[
                 HostConnections(
                     host=host,
                     exchanges=use.exchanges,
                     new_connections=use.connections,
-                    needed=tuning.connections_needed(use, seconds),
+                    needed=needed[host],
+                    open_before=opened[host],
+                    open_after=left[host],
                 )
                 for host, use in busiest
             ],
@@ -437,8 +453,7 @@ class HighPerformanceWebhookProcessor(Engine):
     def _by_host(self, uses: dict[str, HostUse]) -> dict[str, HostUse]:
         hosts: dict[str, HostUse] = {}
         for url, use in uses.items():
-            place = self._courier.place(url)
-            whole = hosts.setdefault(f"{place.host}:{place.port}", HostUse())
+            whole = hosts.setdefault(self._courier.place(url).authority, HostUse())
             whole.exchanges += use.exchanges
             whole.connections += use.connections
             whole.http2 += use.http2
@@ -453,6 +468,8 @@ class HighPerformanceWebhookProcessor(Engine):
 
 def _check(config: ParallelismConfig) -> None:
     problems = []
+    if config.couriers is not None and not 1 <= config.couriers <= _MOST_COURIERS:
+        problems.append(("/couriers", f"expected a number from 1 to {_MOST_COURIERS}"))
     if config.slots is not None and not 1 <= config.slots <= _MOST_SLOTS:
         problems.append(("/slots", f"expected a number from 1 to {_MOST_SLOTS}"))
     if config.batch is not None and not 1 <= config.batch <= _MOST_SLOTS:

@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 
 import msgspec
 
@@ -81,6 +82,10 @@ class Routes:
                 self._routes.popitem(last=False)
         self._routes.move_to_end(endpoint.id)
         return route
+
+    def latest(self, most: int) -> list[Route]:
+        """The routes that were used last, at most so many, the latest first."""
+        return list(islice(reversed(self._routes.values()), most))
 
 
 def _route(target: Target, public_url: str) -> Route:

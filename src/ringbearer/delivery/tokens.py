@@ -16,9 +16,10 @@ from urllib.parse import quote_plus, urlencode
 import msgspec
 
 from ringbearer import __version__, clock
-from ringbearer.delivery.courier import Courier, Return
+from ringbearer.delivery.courier import Courier
 from ringbearer.delivery.handle import Order
 from ringbearer.delivery.outcome import Exchange, answered, error
+from ringbearer.delivery.returns import Return
 from ringbearer.domain.endpoints import Grant
 
 _TIMEOUT = 10.0

@@ -14,7 +14,7 @@ SLOW_FROM, STOP_AT = 0.8, 0.95
 """Parts of the memory cap: from the first on less is claimed, at the second nothing."""
 HEADROOM = 1.5
 """How many connections are kept for each that was busy on average."""
-_LEAST_CONNECTIONS = 64
+_LEAST_CONNECTIONS, _MOST_CONNECTIONS = 64, 4_096  # in all; an idle one over TLS takes some 40 KB
 _LEAST_RECOVERIES = 5
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 5.0, 120.0
 _DEAD_BAND = 0.2  # a pause that would change by less stays
@@ -23,10 +23,11 @@ _DEAD_BAND = 0.2  # a pause that would change by less stays
 class ParallelismConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much a worker does at a time; None leaves it as it is.
 
-    `slots`: deliveries in flight. `batch`: deliveries claimed at a time. `cpu_share`: the part of one core that the
-    sending thread may use, from 0.05 to 1.
+    `couriers`: threads that send, from 1 to 16. `slots`: deliveries in flight, over all of them. `batch`: deliveries
+    claimed at a time. `cpu_share`: the part of one core that each of those threads may use, from 0.05 to 1.
     """
 
+    couriers: int | None = None
     slots: int | None = None
     batch: int | None = None
     cpu_share: float | None = None
@@ -35,6 +36,7 @@ class ParallelismConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 class Parallelism(msgspec.Struct, frozen=True, kw_only=True):
     """How much a worker does at a time."""
 
+    couriers: int
     slots: int
     batch: int
     cpu_share: float
@@ -89,19 +91,25 @@ class HostUse(msgspec.Struct):
 
 
 class HostConnections(msgspec.Struct, frozen=True, kw_only=True):
-    """One receiver's connections: `needed` is rate × time (Little 1961) with headroom."""
+    """One receiver's connections: `needed` is rate × time (Little 1961) with headroom.
+
+    `open_before` and `open_after` count those that are open; idle ones beyond what is needed were closed.
+    """
 
     host: str
     exchanges: int
     new_connections: int
     needed: int
+    open_before: int
+    open_after: int
 
 
 class ConnectionOptimization(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured over `seconds`, how many connections are kept before and after, and what was made ready.
 
-    `handshakes_saved` counts exchanges that needed no connection of their own. `warmed` are names that were looked
-    up ahead of the next exchange.
+    `handshakes_saved` counts exchanges that needed no connection of their own. `closed` are idle connections that were
+    closed, since their host needs fewer or they were idle for too long. `warmed` are names that were looked up ahead
+    of the next exchange, `connected_ahead` are HTTP/2 connections that were begun ahead of it.
     """
 
     seconds: float
@@ -111,7 +119,9 @@ class ConnectionOptimization(msgspec.Struct, frozen=True, kw_only=True):
     handshakes_saved: int
     kept_before: int
     kept_after: int
+    closed: int
     warmed: int
+    connected_ahead: int
     busiest: list[HostConnections]
     reason: str
 
@@ -180,10 +190,13 @@ def connections_needed(use: HostUse, seconds: float) -> int:
     return max(1, math.ceil(HEADROOM * use.busy / seconds / streams))
 
 
-def connections_to_keep(uses: Mapping[str, HostUse], seconds: float, slots: int) -> int:
-    """How many connections in all."""
-    needed = sum(connections_needed(use, seconds) for use in uses.values())
-    return min(max(needed, _LEAST_CONNECTIONS), max(slots, _LEAST_CONNECTIONS))
+def connections_to_keep(needed: Mapping[str, int], slots: int, open_files: int) -> int:
+    """How many connections in all, given what each host needs.
+
+    More than there are slots, when there are more hosts than that, as far as the limit of open files allows.
+    """
+    most = max(slots, min(_MOST_CONNECTIONS, open_files - SPARE_FILES - slots))
+    return min(max(sum(needed.values()), _LEAST_CONNECTIONS), max(most, _LEAST_CONNECTIONS))
 
 
 def first_pause(recoveries: Sequence[float], before: float) -> tuple[float, str]:

@@ -73,8 +73,8 @@ class Processor(Protocol):
     def report(self) -> None:
         """Tell telemetry of the tries that came to an end since the last time."""
 
-    def abandon(self) -> list[Lease]:
-        """Break off what is in flight; returns the leases, whose receivers may or may not have seen them."""
+    def abandon(self) -> list[Outcome]:
+        """Break off what is in flight; returns its outcomes: attempts that receivers may or may not have seen."""
 
     def close(self) -> None:
         """Break off everything and close all connections."""
@@ -450,10 +450,7 @@ class WorkLoop:
             self._settle_when_due()
             if clock.monotonic() >= self._next_extend:
                 self._extend()
-        self._unsettled += [
-            Outcome(lease=lease, state=State.READY, record=_broken_off())
-            for lease in self._processor.abandon()
-        ]
+        self._unsettled += self._processor.abandon()
         while self._unsettled:
             if not self._settle():
                 if clock.monotonic() >= deadline:
@@ -479,15 +476,3 @@ def _without_details(outcome: Outcome) -> Outcome:
             response_headers=None,
         )
     return Outcome(lease=outcome.lease, state=outcome.state, due_at=outcome.due_at, record=record)
-
-
-def _broken_off() -> Record:
-    """A receiver may have seen it: the attempt is spent and written down, so that the next has another number."""
-    return Record(
-        started_at=clock.now(),
-        duration=0,
-        status_code=None,
-        error="worker_stopped: the worker had to stop before the answer came; it is sent again at once",
-        response_body=None,
-        response_headers=None,
-    )
