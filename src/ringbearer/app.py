@@ -25,14 +25,17 @@ from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.cache.null import NullTier
 from ringbearer.cache.planned import PlannedWarming
 from ringbearer.cache.wire import BellWire
+from ringbearer.delivery.commands import follow, parallelism
 from ringbearer.delivery.guard import Guard
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
 from ringbearer.delivery.tuning import affordable_slots
+from ringbearer.domain.commands import PARALLELISM, ChangeParallelism
 from ringbearer.domain.keys import Key, digest, generate
-from ringbearer.errors import ConfigurationError, RedisUnavailable, StoreUnavailable
+from ringbearer.errors import ConfigurationError, InvalidInput, RedisUnavailable, StoreUnavailable
 from ringbearer.limits.breakers import CIRCUIT_SECONDS, Breakers
 from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.looper import Looper
+from ringbearer.maintenance.commands import CommandFollower
 from ringbearer.maintenance.housekeeper import Housekeeper
 from ringbearer.maintenance.presence import Duty, Leadership, Presence
 from ringbearer.maintenance.tuner import Tuner
@@ -70,6 +73,7 @@ _PLAN_SECONDS = 20.0  # between two looks whether the season's plan wants the ca
 _SHARED_CACHE_SECONDS = 0.25  # what a Redis that hangs may cost a look-up: the store answers in less
 _STORE_SECONDS = 30.0  # that a worker waits for the store at its start
 _STORE_PAUSE = 0.5
+_OWN_PARTS = {"dns": "their name server", "proxy": "the proxy"}
 PARENT_PIPE = "RINGBEARER_PARENT_PIPE"
 """Names the descriptor of a pipe that ends when the supervising process does."""
 NODE_ID = "RINGBEARER_NODE_ID"
@@ -191,7 +195,17 @@ class Services:
             else:
                 if torn:
                     found["redis"] = "workers claim from the store while the index in Redis is made anew"
-        return found
+        return found | self._own_troubles()
+
+    def _own_troubles(self) -> dict[str, str]:
+        """What of our own stops deliveries, as workers tell it with their heartbeats."""
+        nodes = self.storage.nodes.alive()
+        counts = {part: sum(bool(node.signals.get(f"{part}_fails")) for node in nodes) for part in _OWN_PARTS}
+        return {
+            part: f"{count} workers cannot use {_OWN_PARTS[part]}: deliveries wait, and spend no attempt"
+            for part, count in counts.items()
+            if count
+        }
 
     def _queue(self) -> Queue:
         if self.index is None:
@@ -347,6 +361,7 @@ async def _work(services: Services) -> None:
     settings = services.settings
     stopped = asyncio.Event()
     processor = _processor(services)
+    await _resume_parallelism(services, processor)
     loop = _loop(services, processor)
     optimizer = services.optimizer(loop)
     warming = asyncio.create_task(services.warm(within=settings.warm_seconds))
@@ -388,11 +403,18 @@ async def _work(services: Services) -> None:
     tending = _tending(services, processor, optimizer)
     for looper in tending:
         looper.start()
+    commands = CommandFollower(
+        commands=services.storage.commands,
+        worker=services.node_id,
+        do=lambda command: follow(command, processor=processor, cache=services.cache),
+    )
     await asyncio.wait([warming])
     services.metrics.worker_started()
     thread = _Thread(optimizer.run, asyncio.get_running_loop(), stopped)
     thread.start()
+    commands.start()
     await stopped.wait()
+    await commands.stop()
     await leadership.stop()
     await presence.stop()
     await services.planned.stop()
@@ -405,6 +427,17 @@ async def _work(services: Services) -> None:
         await services.tracing.stop()
     if thread.error is not None:
         raise thread.error
+
+
+async def _resume_parallelism(services: Services, processor: HighPerformanceWebhookProcessor) -> None:
+    """Begin as workers were told to work by whoever changed that last."""
+    try:
+        stored = await asyncio.to_thread(services.storage.plans.get, PARALLELISM)
+        if stored is not None:
+            asked = msgspec.json.decode(stored.body, type=ChangeParallelism)
+            await processor.implement_parallel_processing(parallelism(asked))
+    except (StoreUnavailable, InvalidInput, msgspec.ValidationError) as error:
+        _log.error("the stored parallelism cannot be followed: %s", error)
 
 
 def _tending(
@@ -472,12 +505,14 @@ def _worker_state(
 
     def tell() -> dict[str, float]:
         return {
+            "couriers": processor.parallelism.couriers,
             "slots": processor.slots,
             "held": loop.held,
             "warm": float(warmed()),
             "batch": processor.batch,
             "cpu_share": processor.parallelism.cpu_share,
             "appetite": processor.appetite,
+            **{f"{what}_fails": 1.0 for what in processor.troubles},
             "draining": float(loop.stopping),
             **cache.signals(),
         }

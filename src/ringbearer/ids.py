@@ -47,6 +47,11 @@ def scaling() -> str:
     return "scl_" + uuid7().hex
 
 
+def command() -> str:
+    """A new id of a command to workers, `cmd_…`."""
+    return "cmd_" + uuid7().hex
+
+
 def alert() -> str:
     """A new alert id, `alr_…`."""
     return "alr_" + uuid7().hex

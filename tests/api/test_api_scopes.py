@@ -28,6 +28,7 @@ BODIES: dict[str, Json] = {
     "createKey": {"scope": "read"},
     "createAlertChannel": {"name": "n", "kind": "slack", "address": "http://127.0.0.1:9/"},
     "startReplay": {"supplier_id": "lumen"},
+    "commandWorkers": {"command": {"what": "parallelism", "slots": 64}},
 }
 CHANGES_OF_ENDPOINTS = {
     "createEndpoint",
@@ -45,6 +46,7 @@ ADMIN_ONLY = {
     "setBreaker",
     "optimizeCache",
     "warmCache",
+    "commandWorkers",
     "putQueue",
     "putPriorities",
     "putSeason",
@@ -75,6 +77,9 @@ OPERATORS_ONLY = {
     "getPatterns",
     "getOverview",
     "getCache",
+    "listWorkers",
+    "listCommands",
+    "getCommand",
     "listAlerts",
     "getAlert",
     "listSilences",
@@ -118,6 +123,7 @@ class World:
             "silence_id": admin.post("/v1/alert-silences", json={}).json()["id"],
             "rule_id": "no_worker",
             "channel_id": admin.post("/v1/alert-channels", json=BODIES["createAlertChannel"]).json()["id"],
+            "command_id": admin.post("/v1/workers/commands", json=BODIES["commandWorkers"]).json()["id"],
             "key_id": admin.post("/v1/keys", json={"scope": "read"}).json()["id"],
         }
 

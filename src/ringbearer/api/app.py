@@ -24,6 +24,7 @@ from ringbearer.api import (
     scaling,
     shapes,
     suppliers,
+    workers,
 )
 from ringbearer.api.auth import KEY_IN_SCOPE
 from ringbearer.api.operations import allowed_methods
@@ -99,6 +100,10 @@ HANDLERS = (
     cache.get_cache,
     cache.optimize_cache,
     cache.warm_cache,
+    workers.list_workers,
+    workers.command_workers,
+    workers.list_commands,
+    workers.get_command,
     scaling.get_forecast,
     scaling.get_slas,
     scaling.set_slas,

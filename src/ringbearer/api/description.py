@@ -30,6 +30,7 @@ _TAGS = {
     "Alerts": "What is, or was, wrong; who is told of it, and how.",
     "Keys": "API keys and what each may do.",
     "Order": "Which delivery is next: lanes, rules, the season and its peaks.",
+    "Workers": "The worker processes that run, and commands to them.",
     "Scaling": "How many workers there shall be, and why.",
     "Service": "How the service does, and what it offers.",
 }

@@ -27,10 +27,12 @@ from ringbearer.api.reports import ReportQuery
 from ringbearer.api.scaling import ForecastQuery, Scaling, ScalingChange, Slas
 from ringbearer.api.shapes import ShapeBody, ShapesQuery
 from ringbearer.api.suppliers import SupplierBody
+from ringbearer.api.workers import NewCommand, Worker
 from ringbearer.cache.results import CacheOptimizationResult, WarmingResult
 from ringbearer.cache.shelf import DeliveryMetrics
 from ringbearer.delivery.sample import Preview
 from ringbearer.domain.alerts import Alert, Channel, Rule, Silence
+from ringbearer.domain.commands import CommandState
 from ringbearer.domain.deliveries import Attempt, Delivery, DeliveryDetail
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.domain.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_DATA_BYTES, NewEvent
@@ -97,6 +99,14 @@ class KeyPage(Page[Key]):
 
 class DecisionPage(Page[Decision]):
     """A part of the record of decisions on the number of workers."""
+
+
+class WorkerPage(Page[Worker]):
+    """A part of the list of workers that run."""
+
+
+class CommandPage(Page[CommandState]):
+    """A part of the list of commands."""
 
 
 class AlertPage(Page[Alert]):
@@ -525,6 +535,44 @@ MANAGEMENT: tuple[Operation, ...] = (
         keys="admin",
         body=Warming,
         body_required=False,
+    ),
+    _get(
+        "/v1/workers",
+        "listWorkers",
+        "Workers",
+        "List the workers that run, the oldest first, with how much each does at a time.",
+        WorkerPage,
+        keys=_OPERATORS,
+        query=PageQuery,
+    ),
+    Operation(
+        "POST",
+        "/v1/workers/commands",
+        "commandWorkers",
+        "Workers",
+        "Have workers change how much they do at a time, tune or profile themselves. Each follows within a second.",
+        {202: CommandState},
+        keys="admin",
+        body=NewCommand,
+        problems=(404, 409),
+    ),
+    _get(
+        "/v1/workers/commands",
+        "listCommands",
+        "Workers",
+        "List what workers were asked for, by which key, and what each answered; the latest first.",
+        CommandPage,
+        keys=_OPERATORS,
+        query=PageQuery,
+    ),
+    _get(
+        "/v1/workers/commands/{command_id}",
+        "getCommand",
+        "Workers",
+        "See a command with the answers so far.",
+        CommandState,
+        keys=_OPERATORS,
+        problems=(404,),
     ),
     _get(
         "/v1/figures/patterns",

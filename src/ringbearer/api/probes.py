@@ -59,9 +59,9 @@ class Probes:
         try:
             with self._storage.database.read() as connection:
                 connection.execute(text("SELECT version FROM config_version")).one()
+            return Health(degraded=self._degraded())
         except StoreUnavailable:
             return Health(failing="the store does not answer")
-        return Health(degraded=self._degraded())
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

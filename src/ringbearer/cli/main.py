@@ -38,6 +38,7 @@ for _module, _name, _help in (
     ("events", "publish", "Hand over one event, or a file of them."),
     ("deliveries", "deliveries", "What became of each event at each endpoint."),
     ("cache", "cache", "The cache of suppliers and their endpoints."),
+    ("workers", "workers", "The workers that run, and how much each does at a time."),
     ("report", "report", "A month's deliveries and service levels."),
     ("alerts", "alerts", "What is wrong, and who is told of it."),
     ("keys", "keys", "Keys to the API, and the key under which secrets are kept."),

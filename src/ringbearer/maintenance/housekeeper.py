@@ -143,6 +143,7 @@ class Housekeeper:
         )
         await asyncio.to_thread(lambda: self._storage.nodes.bury(after=_BURY_SECONDS))
         await asyncio.to_thread(lambda: self._storage.scaling.prune(before=clock.now() - self._retention))
+        await asyncio.to_thread(lambda: self._storage.commands.prune(before=clock.now() - self._retention))
         return None
 
     async def _moved(self, how: str, step: Callable[[], int]) -> int:

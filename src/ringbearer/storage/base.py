@@ -11,6 +11,7 @@ from ringbearer.errors import ConfigurationError
 from ringbearer.storage.alerts import AlertBook
 from ringbearer.storage.breakers import BreakerTable
 from ringbearer.storage.catalog import Catalog
+from ringbearer.storage.commands import Commands
 from ringbearer.storage.database import Database
 from ringbearer.storage.heat import Heat
 from ringbearer.storage.history import History
@@ -38,6 +39,7 @@ class Storage:
         self.vault = vault
         self.catalog = Catalog(database, vault)
         self.plans = Plans(database)
+        self.commands = Commands(database)
         self.ledger = Ledger(database)
         self.ready = Ready(database)
         self.history = History(database)

@@ -471,5 +471,26 @@ reports = Table(
     Column("made_at", BigInteger, nullable=False),
 )
 
+commands = Table(
+    "commands",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("workers", Text, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    Column("asked_at", BigInteger, nullable=False),
+    Index("commands_asked", "asked_at"),
+)
+
+command_answers = Table(
+    "command_answers",
+    metadata,
+    Column("command_id", Id, primary_key=True),
+    Column("worker", Id, primary_key=True),
+    Column("answered_at", BigInteger, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("error", Text),
+)
+
 PARTITIONED = {"events": "evt", "deliveries": "dlv", "attempts": "dlv"}
 """The tables that PostgreSQL keeps by day, with the prefix of the ids that they are split by."""
