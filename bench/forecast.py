@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import report
-from ringbearer.scaling.forecast import HOURS_OF_WEEK, TrafficPattern, forecast, weighted_error
+from ringbearer.scaling.forecast import TrafficPattern, forecast, weighted_error
+from ringbearer.scaling.models import HOURS_OF_WEEK
 
 Series = NDArray[np.float64]
 Method = Callable[[Series, int], Series]

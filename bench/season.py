@@ -24,22 +24,25 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from bench import report, season_report
+from bench import report, season_page, season_report
 from bench.receiver import Receiver
 from bench.season_load import Job, Mark
-from bench.season_plan import DELIVERIES, SUPPLIERS, is_saturday, month
+from bench.season_plan import DAYS, DELIVERIES, SUPPLIERS, is_saturday, month
 from bench.season_report import Sample, Season
 from bench.system import KEY, POSTGRES, accept_to_send
 from chaos.service import Service, free_port, postgres, wait_for
-from ringbearer import ids
+from ringbearer import clock, ids
 from ringbearer.app import open_store
 from ringbearer.delivery.signing import generate_secret
 from ringbearer.domain.deliveries import State
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.domain.suppliers import Supplier
+from ringbearer.monitor.monitor import WebhookPerformanceMonitor
 from ringbearer.storage.base import Storage
+from ringbearer.telemetry import Telemetry
 
 _SAMPLE_SECONDS = 0.5
+_RATE_SAMPLES = 10  # the rate that is shown is that of so many
 _DRAIN_SECONDS = 300.0
 _FULL_SECONDS, _QUICK_SECONDS = 240.0, 30.0
 _QUICK_SHARE = 24
@@ -51,14 +54,17 @@ _POLICY = {"calm_seconds": 10, "growth_seconds": 1}
 class Rehearsal:
     """The running month, and what is seen of it."""
 
-    def __init__(self, service: Service, storage: Storage, receivers: list[Receiver]) -> None:
+    def __init__(
+        self, service: Service, storage: Storage, receivers: list[Receiver], *, seconds_a_day: float
+    ) -> None:
         self._service = service
+        self._seconds_a_day = seconds_a_day
         self._storage = storage
         self._receivers = receivers
         self._samples: list[Sample] = []
         self._days: list[tuple[Mark, Counter[float]]] = []
         self._ended = threading.Event()
-        self._began = time.time()
+        self._began = self._ended_at = time.time()
 
     def run(self, job: Job, console: Console) -> Season:
         """Publish all, wait until all is delivered, and say what was seen."""
@@ -79,6 +85,7 @@ class Rehearsal:
             if process.wait() or not self._days or self._days[-1][0].day != -1:
                 raise RuntimeError("the publishers ended before the month did")
             wait_for(lambda: self._drained(live), _DRAIN_SECONDS, "everything to be delivered")
+            self._ended_at = time.time()
         self._ended.set()
         sampler.join()
         return self._season()
@@ -121,10 +128,12 @@ class Rehearsal:
 
     def _progress(self) -> Table:
         table = Table(title="The season's rehearsal")
-        for name in ("day", "published", "delivered", "queued", "in flight", "workers"):
+        for name in ("day", "published", "delivered", "per second", "queued", "in flight", "workers"):
             table.add_column(name, justify="right")
         if self._days and self._samples:
             mark, sample = self._days[-1][0], self._samples[-1]
+            earlier = self._samples[max(0, len(self._samples) - _RATE_SAMPLES)]
+            rate = (sample.arrived - earlier.arrived) / max(_SAMPLE_SECONDS, sample.at - earlier.at)
             day = (
                 "over" if mark.day < 0 else f"{mark.day + 1}{' (Saturday)' if is_saturday(mark.day) else ''}"
             )
@@ -132,18 +141,26 @@ class Rehearsal:
                 day,
                 f"{mark.published:,}",
                 f"{sample.arrived:,}",
+                f"{rate:,.0f}",
                 f"{sample.queued:,}",
                 f"{sample.held:,}",
                 str(sample.workers),
             )
         return table
 
+    def _wedding_p95(self) -> float:
+        """Of the urgent lane, in which are the events about a wedding of the day: from ready to the first byte sent."""
+        monitor = WebhookPerformanceMonitor(storage=self._storage, telemetry=Telemetry(), process="bench")
+        lanes = monitor.window(int(self._began * clock.SECOND), clock.now(), group_by="lane")
+        found = lanes["urgent"].distribution("reach").p95 if "urgent" in lanes else None
+        return found or 0.0
+
     def _season(self) -> Season:
-        last = self._days[-1][0]
+        last, arrived = self._days[-1][0], self._arrived()
         end = self._histogram()
         boundaries = [histogram for _, histogram in self._days] + [end]
         days = [
-            (mark.day, season_report.minus(boundaries[index + 1], histogram))
+            (mark.day, mark.at, season_report.minus(boundaries[index + 1], histogram))
             for index, (mark, histogram) in enumerate(self._days)
             if mark.day >= 0
         ]
@@ -158,8 +175,11 @@ class Rehearsal:
             whole=season_report.minus(end, boundaries[0]),
             published=last.published,
             bad=last.bad,
-            arrived=self._arrived(),
-            seconds=time.time() - self._began,
+            arrived=arrived,
+            began=self._began,
+            seconds=self._ended_at - self._began,
+            seconds_a_day=self._seconds_a_day,
+            wedding_p95=self._wedding_p95(),
             samples=self._samples,
             decisions=numbers,
             spike_at=last.spike_at,
@@ -194,6 +214,23 @@ def _fill(storage: Storage, suppliers: int, ports: list[int]) -> None:
 def _receiving(count: int) -> Iterator[list[Receiver]]:
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(Receiver(free_port())) for _ in range(count)]
+
+
+def _write(season: Season, backend: str, facts: dict[str, object], *, quick: bool) -> list[Path]:
+    """Keep the figures and the page; their paths."""
+    stamp = datetime.now(UTC)
+    stem = f"{stamp:%Y-%m-%d}-season-{backend}{'-quick' if quick else ''}"
+    document = {
+        "at": stamp.isoformat(timespec="seconds"),
+        "backend": backend,
+        "quick": quick,
+        "machine": facts,
+        "season": season,
+    }
+    data, page = report.RESULTS / f"{stem}.json", report.RESULTS / f"{stem}.html"
+    data.write_bytes(msgspec.json.encode(document) + b"\n")
+    page.write_text(season_page.page(season, backend, facts, stamp))
+    return [data, page]
 
 
 def main() -> int:
@@ -232,10 +269,11 @@ def main() -> int:
             suppliers=suppliers,
             slices=month(deliveries=deliveries, seconds=seconds),
         )
-        season = Rehearsal(service, storage, receivers).run(job, console)
+        rehearsal = Rehearsal(service, storage, receivers, seconds_a_day=seconds / DAYS)
+        season = rehearsal.run(job, console)
         service.stop()
     console.print(season_report.table(season, quick=quick))
-    for path in season_report.write(season, arguments.database, facts, quick=quick):
+    for path in _write(season, arguments.database, facts, quick=quick):
         console.print(f"written to {path}")
     return 0 if season.arrived >= season.published and not season.bad else 1
 

@@ -15,7 +15,8 @@ _FIRST_WEEKDAY = 1  # 1 June 2027 is a Tuesday
 _SATURDAY = 5
 _SATURDAY_WEIGHT = 1.5
 _FRIDAY_WEIGHT = 1.15
-_SPIKE_DAY, _SPIKE_HOUR, _SPIKE = 15, 11, 10.0
+SPIKE_DAY = 15
+_SPIKE_HOUR, _SPIKE = 11, 10.0
 _PEAK_HOUR, _PEAK = 14, 1.35
 
 
@@ -45,7 +46,7 @@ def month(*, deliveries: int = DELIVERIES, seconds: float, days: int = DAYS) -> 
                 seconds=seconds / (days * 24),
                 deliveries=until - given,
                 saturday=is_saturday(day),
-                spike=(day, hour) == (_SPIKE_DAY, _SPIKE_HOUR),
+                spike=(day, hour) == (SPIKE_DAY, _SPIKE_HOUR),
             )
         )
         given = until
@@ -64,4 +65,4 @@ def _weight(day: int, hour: int) -> float:
         weight *= _SATURDAY_WEIGHT * (_PEAK if hour == _PEAK_HOUR else 1.0)
     elif weekday == _SATURDAY - 1:
         weight *= _FRIDAY_WEIGHT
-    return weight * (_SPIKE if (day, hour) == (_SPIKE_DAY, _SPIKE_HOUR) else 1.0)
+    return weight * (_SPIKE if (day, hour) == (SPIKE_DAY, _SPIKE_HOUR) else 1.0)

@@ -123,6 +123,14 @@ def _db(text: str, kind: str) -> int:
     return int(text)
 
 
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """How much more a Redis takes, of a cluster the node that has least; None where there is no limit, or none told."""
+
+    free_connections: int | None
+    free_memory: float | None
+    """As a share of what it may use."""
+
+
 class Script:
     """A Lua script, sent once to each server and called by its digest from then on."""
 
@@ -182,6 +190,22 @@ class RedisLink:
         client = self.client
         with translated():
             client.ping()
+
+    def usage(self) -> Usage:
+        """What is free of its connections and its memory; raises RedisUnavailable."""
+        client = self.client
+        with translated():
+            if isinstance(client, RedisCluster):
+                told = client.info(target_nodes=RedisCluster.PRIMARIES)
+                nodes: list[_Given] = [one for one in told.values() if isinstance(one, dict)] or [told]
+            else:
+                nodes = [client.info()]
+        connections = [n["maxclients"] - n["connected_clients"] for n in nodes if n.get("maxclients")]
+        memory = [1.0 - n["used_memory"] / n["maxmemory"] for n in nodes if n.get("maxmemory")]
+        return Usage(
+            free_connections=min(connections, default=None),
+            free_memory=max(0.0, min(memory)) if memory else None,
+        )
 
     def seal(self, value: bytes, bound_to: str) -> bytes:
         """The sealed form, which opens only together with the same `bound_to`."""

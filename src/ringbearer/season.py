@@ -103,6 +103,11 @@ class Season:
     def __repr__(self) -> str:
         return f"<Season {self.plan.name if self.plan is not None else None!r}>"
 
+    @property
+    def place(self) -> str:
+        """The time zone that days and hours are told in: the plan's first, UTC without one."""
+        return self.plan.timezones[0] if self.plan is not None else "UTC"
+
     def state(self, moment: datetime) -> SeasonState:
         """What the plan asks for at a moment that knows its zone."""
         plan = self.plan
@@ -138,8 +143,8 @@ class Season:
         return min(self._warmings(moment, days=8), default=None)
 
     def rehearse(self, day: date) -> list[RehearsedHour]:
-        """What would happen on a day of the plan's first time zone (UTC without one), hour by hour; nothing is done."""
-        name = self.plan.timezones[0] if self.plan is not None else "UTC"
+        """What would happen on a day of its place, hour by hour; nothing is done."""
+        name = self.place
         end = midnight(day + timedelta(days=1), name)
         starts = [
             start

@@ -28,8 +28,10 @@ from ringbearer.errors import ConfigurationError, StoreUnavailable
 from ringbearer.looper import Looper
 from ringbearer.maintenance.presence import Presence
 from ringbearer.scaling.fleet import Fleet, Life
+from ringbearer.scaling.signals import ProcessSignals
 from ringbearer.settings import Settings
 from ringbearer.storage.base import Storage
+from ringbearer.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 SOCKET_DESCRIPTOR = "RINGBEARER_SOCKET_DESCRIPTOR"
@@ -108,15 +110,19 @@ class _Supervisor:
         serve = self._fleet("serve", environment, (ours, self._listener.fileno()))
         work = self._fleet("work", environment, (ours,))
         fewest, most = self._settings.worker_bounds
+        signals = ProcessSignals(
+            Telemetry(), lambda: {"minimum": fewest, "maximum": most, "workers": work.size}
+        )
         presence = Presence(
             nodes=self._storage.nodes,
             node_id=self._node_id,
             kind="up",
-            signals=lambda: {"minimum": fewest, "maximum": most, "workers": work.size},
+            signals=signals.read,
         )
         follower = Looper("follower of the number of workers", self._follow(work), interval=_FOLLOW_SECONDS)
         work.resize(fewest if self._settings.workers == "auto" else self._settings.workers)
         serve.resize(1)
+        signals.start()
         presence.start()
         if most:
             follower.start()
@@ -126,6 +132,7 @@ class _Supervisor:
         await follower.stop()
         await asyncio.gather(work.stop(), serve.stop(), announcing)
         await presence.stop()
+        await signals.stop()
         os.close(ours)
         os.close(theirs)
 

@@ -8,15 +8,19 @@ from sqlalchemy import text
 
 from contract.making import DAY, add_endpoint, admission, claim
 from ringbearer import clock
-from ringbearer.calendar import CalendarConfiguration, WeekdayPeak
+from ringbearer.calendar import CalendarConfiguration, WeekdayPeak, zone
 from ringbearer.domain.scaling import LoadMetrics, ScalingPolicy
 from ringbearer.queue.steering import Steering
+from ringbearer.redis_link import open_redis
 from ringbearer.scaling.connections import fair_share
+from ringbearer.scaling.foresight import Foresight
+from ringbearer.scaling.headroom import Room, redis_workers
 from ringbearer.scaling.manager import WebhookScalingManager
 from ringbearer.season import Season, SeasonScalingConfig
 from ringbearer.storage.base import Storage
 from ringbearer.storage.parking import Park
 from ringbearer.storage.rollups import Level, Rollup
+from ringbearer.storage.vault import Vault, generate_key
 from ringbearer.telemetry import ScalingDecided, Telemetry
 
 SIGNALS = {
@@ -109,17 +113,9 @@ def test_machines_get_their_shares_within_their_bounds(storage: Storage) -> None
 
 def test_a_forecast_rush_has_workers_before_it_comes(storage: Storage) -> None:
     """Two weeks alike with one hour of many, which is about to come again."""
-    hour = Level.HOUR.span
-    now = clock.now() // hour * hour
+    now = clock.now() // Level.HOUR.span * Level.HOUR.span
     counts = [1_000_000 if (offset % 168) == 0 else 10 for offset in range(2 * 168, 0, -1)]
-    storage.rollups.sum_up(
-        Level.HOUR,
-        [
-            Rollup("flow", now - (336 - index) * hour, "deliveries", "", count, 0, 0, 0, 0, 0, "")
-            for index, count in enumerate(counts)
-        ],
-        until=now,
-    )
+    remember_hours(storage, counts, until=now)
     beat(storage, "a")
     beat(storage, "s", "serve")
     manager = WebhookScalingManager(storage=storage)
@@ -199,3 +195,117 @@ def test_the_report_tells_how_the_number_moved(storage: Storage) -> None:
     assert found.policy_changes == 1
     assert "1 times up" in found.summary
     assert [each.desired for each in told] == [1, 2, 2]
+
+
+def remember_hours(storage: Storage, counts: list[int], *, until: int) -> None:
+    """Deliveries of so many hours, the last of which has just ended."""
+    hour = Level.HOUR.span
+    first = until - len(counts) * hour
+    storage.rollups.sum_up(
+        Level.HOUR,
+        [
+            Rollup("flow", first + index * hour, "deliveries", "", count, 0, 0, 0, 0, 0, "")
+            for index, count in enumerate(counts)
+        ],
+        until=until,
+    )
+
+
+def test_what_was_foretold_a_day_before_stands_beside_what_came(storage: Storage) -> None:
+    hour = Level.HOUR.span
+    now = clock.now() // hour * hour
+    known = [100 + index % 24 for index in range(8 * 24)]
+    remember_hours(storage, known, until=now - 2 * hour)
+    yesterday = Foresight(storage, Season)
+    yesterday.refresh(now=clock.to_datetime(now - 2 * hour))
+    kept = storage.forecasts.read(since=now - 2 * hour, until=now + 50 * hour)
+    assert [each.at for each in kept] == [now + (offset - 1) * hour for offset in range(24)]
+    assert {each.made_at for each in kept} == {now - 2 * hour}
+    remember_hours(storage, [*known[2:], 500, 600], until=now)
+    later = Foresight(storage, Season)
+    later.refresh(now=clock.to_datetime(now))
+    again = {each.at: each for each in storage.forecasts.read(since=now - 2 * hour, until=now + 50 * hour)}
+    assert len(again) == 26
+    assert all(again[each.at] == each for each in kept), "what was said before stands"
+    prediction = asyncio.run(WebhookScalingManager(storage=storage).predict_scaling_needs(days=1))
+    assert [(clock.from_datetime(past.at), past.expected, past.actual) for past in prediction.past] == [
+        (now - hour, kept[0].expected, 600.0)
+    ]
+    assert storage.forecasts.prune(before=now + 3 * hour) == 4
+
+
+def test_the_forecast_follows_the_clock_and_the_days_of_the_plans_place(storage: Storage) -> None:
+    """In Auckland it is Saturday while it is Friday in UTC: its peak is expected by its own clock."""
+    plan = SeasonScalingConfig(
+        timezones=("Pacific/Auckland",),
+        calendar=CalendarConfiguration(
+            preset="none", weekdays=(WeekdayPeak(weekday="saturday", multiplier=3.0),)
+        ),
+    )
+    hour = Level.HOUR.span
+    until = clock.now() // hour * hour
+    place = zone("Pacific/Auckland")
+
+    def saturday(at: int) -> bool:
+        return clock.to_datetime(at).astimezone(place).weekday() == 5
+
+    counts = [300 if saturday(until - offset * hour) else 100 for offset in range(15 * 24, 0, -1)]
+    remember_hours(storage, counts, until=until)
+    manager = WebhookScalingManager(storage=storage, season=lambda: Season(plan))
+    prediction = asyncio.run(manager.predict_scaling_needs(days=7))
+    assert prediction.place == "Pacific/Auckland"
+    for each in prediction.hours:
+        expected = 300 if saturday(clock.from_datetime(each.at)) else 100
+        assert each.expected == pytest.approx(expected, rel=1e-6), each.at
+
+
+def test_a_machine_that_fell_silent_takes_no_workers_from_the_others(storage: Storage) -> None:
+    """While it may come back, the number stands, though only the other machine can run its share."""
+    beat(storage, "lost", "up", minimum=1, maximum=4, workers=4)
+    beat(storage, "here", "up", minimum=1, maximum=4, workers=4)
+    beat(storage, "s", "serve")
+    beat(storage, "a")
+    manager = WebhookScalingManager(storage=storage)
+    load = LoadMetrics(workers=8, slots=10, hold_seconds=1.0, arrivals=55.0)
+    first = asyncio.run(manager.scale_webhook_infrastructure(load))
+    assert (first.after, first.shares) == (8, {"lost": 4, "here": 4})
+    with storage.database.write() as connection:
+        connection.execute(
+            text("UPDATE nodes SET beat_at = beat_at - :by WHERE id = 'lost'"), {"by": 10 * clock.SECOND}
+        )
+    found = asyncio.run(manager.scale_webhook_infrastructure(load))
+    assert (found.after, found.shares) == (8, {"here": 4})
+    storage.nodes.forget("lost")
+    found = asyncio.run(manager.scale_webhook_infrastructure(load))
+    assert (found.after, found.shares) == (4, {"here": 4})
+
+
+def test_redis_bounds_the_number_by_its_connections(storage: Storage, redis_url: str) -> None:
+    beat(storage, "a")
+    beat(storage, "s", "serve")
+    link = open_redis(redis_url, Vault([generate_key()]))
+    manager = WebhookScalingManager(storage=storage, redis=link)
+    usage = link.usage()
+    assert usage.free_connections is not None
+    assert usage.free_connections > 0
+    found = asyncio.run(manager.monitor_resource_utilization())
+    assert found.redis_connections is not None
+    assert abs(found.redis_connections - usage.free_connections) < 50
+    assert found.load.redis_workers == redis_workers(Room(redis_connections=found.redis_connections), 1)
+    assert redis_workers(Room(redis_connections=16), 3) == 5
+    assert redis_workers(Room(), 3) is None
+    load = LoadMetrics(workers=1, slots=10, hold_seconds=1.0, arrivals=100.0, redis_workers=2)
+    bounded = asyncio.run(manager.scale_webhook_infrastructure(load))
+    assert (bounded.rule, bounded.after) == ("store", 2)
+    assert "Redis has connections for 2" in bounded.reason
+    link.close()
+
+
+def test_a_redis_that_is_away_is_no_doubt(storage: Storage) -> None:
+    beat(storage, "a")
+    beat(storage, "s", "serve")
+    link = open_redis("redis://127.0.0.1:1/0", Vault([generate_key()]))
+    manager = WebhookScalingManager(storage=storage, redis=link)
+    found = asyncio.run(manager.scale_webhook_infrastructure())
+    assert found.load.redis_workers is None
+    assert found.rule != "doubt"

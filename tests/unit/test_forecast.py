@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from bench.forecast import synthetic
 from ringbearer.scaling.forecast import (
-    HOURS_OF_WEEK,
-    Series,
     TrafficPattern,
+    by_local_hour,
     forecast,
     ordinary,
     weighted_error,
 )
+from ringbearer.scaling.foresight import local_hours
+from ringbearer.scaling.models import HOURS_OF_WEEK, Hours, Series
 
 MONDAY = int(datetime(2027, 3, 1, tzinfo=UTC).timestamp()) // 3_600
 
@@ -38,7 +39,7 @@ def made(counts: Sequence[float] | Series, hours: int = HOURS_OF_WEEK, first: in
 
 @pytest.mark.parametrize(
     ("weeks", "method", "most"),
-    [(1, "seasonal naive", 1e-9), (6, "ratio", 1e-6), (53, "seasonal naive", 1e-9)],
+    [(1, "seasonal naive", 1e-9), (6, "smoothing", 1e-9), (53, "smoothing", 1e-9)],
 )
 def test_what_repeats_each_week_is_foreseen_by_every_method(weeks: int, method: str, most: float) -> None:
     counts = weekly(weeks)
@@ -58,11 +59,23 @@ def test_a_day_without_a_week_behind_it_is_the_mean() -> None:
     assert made([], 3).tolist() == [0.0, 0.0, 0.0]
 
 
-def test_the_ratio_model_follows_the_level_and_overlooks_a_wild_day() -> None:
+def test_the_level_is_followed_and_a_wild_day_overlooked() -> None:
     growing = weekly(8) * np.repeat(np.linspace(1.0, 1.7, 8), HOURS_OF_WEEK)
     growing[3 * HOURS_OF_WEEK + 24 : 3 * HOURS_OF_WEEK + 48] *= 20  # a Tuesday, weeks ago
     found = made(growing)
     assert weighted_error(weekly(1) * 1.7, found) < 0.1
+
+
+def test_a_level_that_rose_yesterday_is_kept_and_one_that_is_noise_is_not() -> None:
+    """What happened at such times before says how quickly to follow."""
+    random = np.random.default_rng(3)
+    steps = np.repeat(
+        np.where(np.arange(70) // 10 % 2, 2.0, 1.0), 24
+    )  # every ten days up or down, and so it stays
+    risen = made(weekly(10) * steps * np.exp(random.normal(0, 0.02, 10 * HOURS_OF_WEEK)))
+    assert weighted_error(weekly(1) * steps[-1], risen) < 0.15
+    noise = made(weekly(10) * np.exp(random.normal(0, 0.3, 70)).repeat(24))
+    assert weighted_error(weekly(1), noise) < 0.2
 
 
 def test_the_regression_knows_saturdays_of_the_season_from_last_year() -> None:
@@ -71,7 +84,8 @@ def test_the_regression_knows_saturdays_of_the_season_from_last_year() -> None:
     end = 70 * HOURS_OF_WEEK
     coming = slice(end + 6 * HOURS_OF_WEEK, end + 10 * HOURS_OF_WEEK)
     made_then = forecast(TrafficPattern(first_hour=first, counts=counts[:end].tolist()), 10 * HOURS_OF_WEEK)
-    assert made_then.method == "regression"
+    assert set(made_then.weights) == {"regression", "smoothing"}
+    assert sum(made_then.weights.values()) == pytest.approx(1.0)
     found = np.asarray(made_then.expected)[6 * HOURS_OF_WEEK :]
     naive = np.tile(counts[end - HOURS_OF_WEEK : end], 4)
     saturdays = (first + np.arange(coming.start, coming.stop) + 72) % HOURS_OF_WEEK // 24 == 5
@@ -105,6 +119,31 @@ def test_the_error_is_that_of_forecasts_made_before_the_weeks_were_known() -> No
     assert found.safety > 1.2
     covered = np.mean([actual <= expected * found.safety for expected, actual in found.tested])
     assert 0.8 < covered <= 1.0
+
+
+def test_where_clocks_change_the_days_keep_their_shape() -> None:
+    """Two weeks of a shop that opens at nine, in Berlin, around the end of March and the end of October."""
+    for year, month, day in ((2027, 3, 15), (2027, 10, 18)):  # clocks change on the second Sunday after
+        first = int(datetime(year, month, day, tzinfo=UTC).timestamp()) // 3_600
+        hours = first + np.arange(4 * HOURS_OF_WEEK)
+        local = local_hours(hours, "Europe/Berlin")
+        counts = np.where((local % 24 >= 9) & (local % 24 < 18), 100.0, 5.0)
+        known = 13 * 24  # to the eve of the change
+        pattern = TrafficPattern(first_hour=first, counts=counts[:known].tolist())
+
+        def clockwork(asked: Hours) -> Hours:
+            return local_hours(asked, "Europe/Berlin")
+
+        there = np.asarray(forecast(pattern, 7 * 24, clockwork=clockwork).expected)
+        assert weighted_error(counts[known : known + 7 * 24], there) < 1e-9
+        in_utc = np.asarray(forecast(pattern, 7 * 24).expected)
+        assert weighted_error(counts[known : known + 7 * 24], in_utc) > 0.1
+
+
+def test_an_hour_that_the_clock_shows_twice_or_not_at_all_has_one_value() -> None:
+    values, first = by_local_hour(np.asarray([1.0, 2.0, 4.0, 8.0, 16.0]), np.asarray([7, 8, 8, 10, 11]))
+    assert first == 7
+    assert values.tolist() == [1.0, 3.0, 3.0, 8.0, 16.0]
 
 
 @hypothesis_settings(max_examples=60)

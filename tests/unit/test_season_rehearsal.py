@@ -35,12 +35,15 @@ def test_percentiles_are_read_off_a_cumulated_histogram() -> None:
 def test_the_figures_are_those_of_what_was_seen() -> None:
     saturday = next(day for day in range(DAYS) if is_saturday(day))
     season = summarise(
-        days=[(0, Counter({0.1: 10, 1.0: 10})), (saturday, Counter({0.1: 0, 1.0: 10}))],
+        days=[(0, 98.0, Counter({0.1: 10, 1.0: 10})), (saturday, 99.0, Counter({0.1: 0, 1.0: 10}))],
         whole=Counter({0.1: 10, 1.0: 20}),
         published=20,
         bad=0,
         arrived=20,
+        began=98.0,
         seconds=4.0,
+        seconds_a_day=1.0,
+        wedding_p95=0.02,
         samples=[],
         decisions=[(90.0, 1), (101.5, 2), (120.0, 1)],
         spike_at=100.0,
@@ -53,6 +56,8 @@ def test_the_figures_are_those_of_what_was_seen() -> None:
     assert isinstance(season, Season)
     assert (season.average, season.rate, season.cache_hits) == (0.4, 5.0, 0.99)
     assert (season.scaled_up, season.scaled_down, season.reaction) == (1, 1, 1.5)
+    assert season.spike_after == 2.0
+    assert [day.begins for day in season.days] == [0.0, 1.0]
     assert season.saturday_p95 > season.p95 * 0.9
     assert [type(day) for day in season.days] == [Day, Day]
     assert ("delivered", "99.94 %", "100.00 %") in rows(season)

@@ -73,6 +73,7 @@ async def _serve(services: Services) -> None:
         telemetry=services.telemetry,
         season=lambda: services.steering.season,
         term=lambda: leadership.term,
+        redis=services.redis,
     )
     front = Front(services, publisher, scaler)
     config = uvicorn.Config(

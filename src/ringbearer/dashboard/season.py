@@ -26,7 +26,7 @@ async def show_season(visitor: Visitor, services: PageServices) -> Response[str]
     """The calendar, the week, and what is to come."""
     require_everybodys(visitor, Action.READ)
     season = services.season()
-    place = season.plan.timezones[0] if season.plan is not None else "UTC"
+    place = season.place
     where, now = zone(place), clock.now()
     moment = clock.to_datetime(now)
     today = trends.local_day(now, where)

@@ -71,6 +71,8 @@ class LoadMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """How long the store takes for a batch: beyond a second it is the bottleneck, and more workers do harm."""
     store_workers: int | None = None
     """So many workers the store has connections for; None while that is no limit."""
+    redis_workers: int | None = None
+    """So many workers Redis has connections for; None while that is no limit."""
     missing: tuple[str, ...] = ()
     """Signals that should be there and are not: while there are any, the number does not shrink."""
 

@@ -3,22 +3,20 @@
 import math
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from ringbearer import clock
+from ringbearer.calendar import zone
 from ringbearer.domain.scaling import LoadMetrics, ScalingPolicy
-from ringbearer.scaling.forecast import (
-    HOURS_OF_WEEK,
-    Forecast,
-    Series,
-    TrafficPattern,
-    forecast,
-)
-from ringbearer.scaling.results import ForecastHour, ScalingPrediction, TestedHour
+from ringbearer.scaling.forecast import Forecast, TrafficPattern, forecast
+from ringbearer.scaling.models import HOURS_OF_WEEK, Hours, Series
+from ringbearer.scaling.results import ForecastHour, PastHour, ScalingPrediction, TestedHour
+from ringbearer.season import Season, SeasonScalingConfig
 from ringbearer.storage.base import Storage
+from ringbearer.storage.forecasts import Foretold
 from ringbearer.storage.rollups import Level
 
 _HOUR = 3_600
@@ -27,31 +25,47 @@ _KEPT_HOURS = 57 * HOURS_OF_WEEK  # 400 days: beyond, rollups are gone
 _FRESH_SECONDS = 600.0
 _AHEAD_SECONDS = 600  # workers for what comes so soon are there now
 _KNOWN_HOURS = HOURS_OF_WEEK  # with less than a week behind it, a forecast moves nothing
+_KEPT_AHEAD = (
+    24  # an hour's forecast is written down when it is so many hours away, and held against what comes
+)
+_SHOWN_HOURS = 14 * 24
+_NONE = timedelta()
 
-DayMultiplier = Callable[[datetime], float]
-"""The calendar's multiplier of the day that a moment belongs to."""
+
+class _Made(msgspec.Struct, frozen=True, kw_only=True):
+    """A forecast, what it was made of, and the monotonic moment at which that was last seen to be so still."""
+
+    until: int
+    plan: SeasonScalingConfig | None
+    looked_at: float
+    pattern: TrafficPattern
+    forecast: Forecast
 
 
 class Foresight:
-    """Forecasts from the store's rollups, anew every ten minutes. Blocks; thread-safe."""
+    """Forecasts from the store's rollups, anew after each hour, by the season's calendar and clock.
 
-    def __init__(self, storage: Storage, multiplier: DayMultiplier) -> None:
+    Blocks; thread-safe. Raises StoreUnavailable.
+    """
+
+    def __init__(self, storage: Storage, season: Callable[[], Season]) -> None:
         self._storage = storage
-        self._multiplier = multiplier
+        self._season = season
         self._lock = threading.Lock()
-        self._made: tuple[float, TrafficPattern, Forecast] | None = None
+        self._made: _Made | None = None
+        self._kept_until = 0
 
     def __repr__(self) -> str:
         return (
             "<Foresight, nothing forecast yet>"
             if self._made is None
-            else f"<Foresight {self._made[2].method}>"
+            else f"<Foresight {self._made.forecast.method}>"
         )
 
     def history(self) -> TrafficPattern:
         """The deliveries of each whole hour that is summed up, the gaps filled with nothing."""
         rollups = self._storage.rollups
-        until = rollups.marks().get(Level.HOUR, 0)
+        until = self._known_until()
         since = max(0, until - _KEPT_HOURS * Level.HOUR.span)
         rows = rollups.read(Level.HOUR, "flow", since=since, until=until, key="deliveries")
         if not rows:
@@ -65,13 +79,49 @@ class Foresight:
     def forecast(self, pattern: TrafficPattern | None = None) -> tuple[TrafficPattern, Forecast]:
         """The coming days after the pattern, or after the installation's own history."""
         if pattern is not None:
-            return pattern, forecast(pattern, MOST_DAYS * 24, multiplier=self._of_hours)
+            return pattern, self._foretell(pattern)
+        made = self._made
+        if made is None or clock.monotonic() - made.looked_at > _FRESH_SECONDS:
+            made = self._renewed()
+        return made.pattern, made.forecast
+
+    def refresh(self, *, now: datetime) -> None:
+        """Forecast anew when there is another hour to go by or another plan, so that nobody who asks waits for it.
+
+        What is expected of the coming day is written down once an hour; what was said of an hour before stands.
+        """
+        made = self._renewed()
+        pattern, found = made.pattern, made.forecast
+        this = int(now.timestamp()) // _HOUR
+        if self._kept_until > this + _KEPT_AHEAD:
+            return
+        if len(pattern.counts) >= _KNOWN_HOURS:
+            made_at = clock.from_datetime(now)
+            coming = range(this + 1, this + 1 + _KEPT_AHEAD)
+            self._storage.forecasts.keep(
+                [
+                    Foretold(_stored(hour), made_at, expected, expected * found.safety)
+                    for hour in coming
+                    if 0 <= hour - found.first_hour < len(found.expected)
+                    for expected in [found.expected[hour - found.first_hour]]
+                ]
+            )
+            self._storage.forecasts.prune(before=_stored(this - _KEPT_HOURS))
+        self._kept_until = this + 1 + _KEPT_AHEAD
+
+    def _renewed(self) -> "_Made":
+        """The last one while it is still true, else a new one, which takes seconds when there is a year behind it."""
         with self._lock:
-            now = clock.monotonic()
-            if self._made is None or now - self._made[0] > _FRESH_SECONDS:
+            until, plan, made = self._known_until(), self._season().plan, self._made
+            if made is None or (made.until, made.plan) != (until, plan):
                 own = self.history()
-                self._made = now, own, forecast(own, MOST_DAYS * 24, multiplier=self._of_hours)
-            return self._made[1], self._made[2]
+                made = _Made(until=until, plan=plan, looked_at=0.0, pattern=own, forecast=self._foretell(own))
+            self._made = msgspec.structs.replace(made, looked_at=clock.monotonic())
+            return self._made
+
+    def _known_until(self) -> int:
+        """Until when hours are summed up, a stored time."""
+        return self._storage.rollups.marks().get(Level.HOUR, 0)
 
     def floor(self, load: LoadMetrics, policy: ScalingPolicy, *, now: datetime) -> int:
         """The workers that the coming minutes ask for by the forecast; 0 while it is not to be acted on."""
@@ -118,27 +168,70 @@ class Foresight:
             )
             for index in range(first, min(first + days * 24, len(found.expected)))
         ]
+        past = [] if pattern is not None else self._past(history, now)
         tested = [
             TestedHour(at=_moment(found.tested_from + index), expected=expected, actual=actual)
             for index, (expected, actual) in enumerate(found.tested)
         ]
         return ScalingPrediction(
             method=found.method,
+            place=self._season().place,
             history_hours=len(history.counts),
             error=found.error,
             safety=found.safety,
             mode=policy.forecast,
             current_workers=load.workers,
             hours=hours,
+            past=past,
             tested=tested,
             reason=_reason(found, len(history.counts), policy),
         )
 
-    def _of_hours(self, hours: NDArray[np.int64]) -> Series:
-        """The calendar's multipliers of these hours; asked once a day, for a day at noon."""
-        days, where = np.unique(hours // 24, return_inverse=True)
-        found = [self._multiplier(datetime.fromtimestamp((int(day) * 24 + 12) * _HOUR, UTC)) for day in days]
-        return np.asarray(found, dtype=np.float64)[where]
+    def _foretell(self, pattern: TrafficPattern) -> Forecast:
+        season = self._season()
+
+        def clockwork(hours: Hours) -> Hours:
+            return local_hours(hours, season.place)
+
+        def multiplier(hours: Hours) -> Series:
+            return _multipliers(local_hours(hours, season.place), season)
+
+        return forecast(pattern, MOST_DAYS * 24, multiplier=multiplier, clockwork=clockwork)
+
+    def _past(self, history: TrafficPattern, now: datetime) -> list[PastHour]:
+        """The last days as they were foretold, beside what the history has of them."""
+        until = int(now.timestamp()) // _HOUR
+        kept = self._storage.forecasts.read(since=_stored(until - _SHOWN_HOURS), until=_stored(until))
+        found = []
+        for each in kept:
+            index = each.at // _stored(1) - history.first_hour
+            known = 0 <= index < len(history.counts)
+            found.append(
+                PastHour(
+                    at=clock.to_datetime(each.at),
+                    made_at=clock.to_datetime(each.made_at),
+                    expected=each.expected,
+                    upper=each.upper,
+                    actual=history.counts[index] if known else None,
+                )
+            )
+        return found
+
+
+def local_hours(hours: Hours, place: str) -> Hours:
+    """The hour that it is in that time zone at the begin of each hour in UTC, counted like hours since the epoch."""
+    where = zone(place)
+    offsets = [(datetime.fromtimestamp(int(hour) * _HOUR, where).utcoffset() or _NONE) for hour in hours]
+    seconds = np.asarray([offset.total_seconds() for offset in offsets], dtype=np.int64)
+    return np.asarray((hours * _HOUR + seconds) // _HOUR, dtype=np.int64)
+
+
+def _multipliers(local: Hours, season: Season) -> Series:
+    """How many times an ordinary day's load the season's plan expects of each hour's day; asked once a day, at noon."""
+    days, of_hours = np.unique(local // 24, return_inverse=True)
+    where = zone(season.place)
+    noons = [datetime.fromtimestamp((int(day) * 24 + 12) * _HOUR, UTC).replace(tzinfo=where) for day in days]
+    return np.asarray([season.state(noon).multiplier for noon in noons], dtype=np.float64)[of_hours]
 
 
 def workers_for(rate: float, load: LoadMetrics, policy: ScalingPolicy) -> int:
@@ -146,6 +239,10 @@ def workers_for(rate: float, load: LoadMetrics, policy: ScalingPolicy) -> int:
     rate *= 1.0 + load.retry_ratio
     needed = max(rate * load.hold_seconds / load.slots, rate * load.cpu_seconds) / policy.utilisation
     return math.ceil(min(needed, policy.maximum) - 1e-9)
+
+
+def _stored(hour: int) -> int:
+    return hour * _HOUR * clock.SECOND
 
 
 def _moment(hour: int) -> datetime:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -15,11 +14,13 @@ from ringbearer.domain.deliveries import State
 from ringbearer.domain.relief import SLAConfiguration
 from ringbearer.domain.scaling import Decision, Floors, LoadMetrics, ScalingPolicy
 from ringbearer.looper import Looper
+from ringbearer.redis_link import RedisLink
 from ringbearer.scaling import connections, reports
 from ringbearer.scaling.connections import ConnectionHealth, PoolOptimization
 from ringbearer.scaling.enforcement import Enforcer, SLAEnforcement
 from ringbearer.scaling.forecast import TrafficPattern
 from ringbearer.scaling.foresight import MOST_DAYS, Foresight
+from ringbearer.scaling.headroom import Headroom, redis_workers, store_workers
 from ringbearer.scaling.policy import Memory, Recommendation, decide
 from ringbearer.scaling.results import (
     PerformanceReport,
@@ -30,7 +31,7 @@ from ringbearer.scaling.results import (
     ScalingResult,
 )
 from ringbearer.scaling.signals import by_lane, combined
-from ringbearer.scaling.targets import Target, target_for
+from ringbearer.scaling.targets import target_for, within
 from ringbearer.season import Season
 from ringbearer.storage.base import Storage
 from ringbearer.storage.nodes import ALIVE_SECONDS, Node
@@ -39,10 +40,9 @@ from ringbearer.telemetry import ScalingDecided, Telemetry
 _log = logging.getLogger(__name__)
 
 _DECIDE_SECONDS = 1.0
+_TEND_SECONDS = 30.0
 _LOST_SECONDS = 30.0  # who fell silent without a word for less than this may come back: a doubt
 _REPEAT_SECONDS = 5.0  # the same decision is written again after this, so that readers see that it stands
-_HEADROOM_SECONDS = 10.0
-_CONNECTIONS_PER_WORKER = 13  # as a worker opens at most: its pool, and one to listen
 _ACTOR = "scaler"
 _DAY = 86_400 * clock.SECOND
 _RECORDS = 10_000  # as far back as a report looks at most
@@ -62,19 +62,21 @@ class WebhookScalingManager:
         telemetry: Telemetry | None = None,
         season: Callable[[], Season] = Season,
         term: Callable[[], int | None] = lambda: None,
+        redis: RedisLink | None = None,
     ) -> None:
         self._storage = storage
         self._telemetry = telemetry or Telemetry()
         self._season = season
         self._term = term
-        self._foresight = Foresight(storage, self._multiplier)
+        self._foresight = Foresight(storage, season)
         self._enforcer = Enforcer(storage, self._telemetry)
         self._memory = Memory()
         self._load: LoadMetrics | None = None
         self._written: tuple[float, Recommendation] | None = None
-        self._headroom: tuple[float, int | None] | None = None
+        self._headroom = Headroom(storage, redis)
         self._turn = asyncio.Lock()
         self._looper = Looper("scaler", self._tick, interval=_DECIDE_SECONDS)
+        self._tender = Looper("tender of forecast and connections", self._tend, interval=_TEND_SECONDS)
 
     def __repr__(self) -> str:
         if self._written is None:
@@ -95,10 +97,12 @@ class WebhookScalingManager:
         """Begin to decide each second. What was known before is forgotten: a new leader first looks for a while."""
         self._memory, self._written = Memory(), None
         self._looper.start()
+        self._tender.start()
 
     async def stop(self) -> None:
-        """End the loop; the number stays as it is."""
+        """End the loops; the number stays as it is."""
         await self._looper.stop()
+        await self._tender.stop()
 
     async def scale_webhook_infrastructure(self, load_metrics: LoadMetrics | None = None) -> ScalingResult:
         """Decide once, from what is measured now or from the metrics that are given, and have it done."""
@@ -118,10 +122,10 @@ class WebhookScalingManager:
         """
 
         def predict() -> ScalingPrediction:
-            nodes, load = self._measure()
+            nodes, _, load = self._measure()
             return self._foresight.prediction(
                 load,
-                _within(self._storage.scaling.policy(), target_for(nodes), nodes),
+                within(self._storage.scaling.policy(), target_for(nodes), nodes),
                 days=min(days, MOST_DAYS),
                 now=clock.to_datetime(clock.now()),
                 pattern=pattern,
@@ -139,7 +143,7 @@ class WebhookScalingManager:
         def enforce() -> SLAEnforcement:
             if config is not None:
                 self._enforcer.configure(config)
-            load = self._measure()[1] if config is not None or self._load is None else self._load
+            load = self._measure()[2] if config is not None or self._load is None else self._load
             desired = self._written[1].desired if self._written is not None else load.workers
             return self._enforcer.enforce(load, desired=desired)
 
@@ -185,11 +189,12 @@ class WebhookScalingManager:
 
     # ── measuring ───────────────────────────────────────────────────────────────────────────────────────
 
-    def _measure(self) -> tuple[list[Node], LoadMetrics]:
+    def _measure(self) -> tuple[list[Node], list[Node], LoadMetrics]:
+        """The processes that live, those that fell silent without a word, and what all of them amount to."""
         known = self._storage.nodes.alive(within=_LOST_SECONDS)
         now = max((node.beat_at for node in known), default=0)
         nodes = [node for node in known if now - node.beat_at <= ALIVE_SECONDS * clock.SECOND]
-        lost = [f"{node.kind} {node.host}:{node.pid}" for node in known if node not in nodes]
+        silent = [node for node in known if node not in nodes]
         ready: dict[int, float] = {}
         for entry in self._storage.ledger.depth():
             if entry.state is State.READY:
@@ -200,30 +205,21 @@ class WebhookScalingManager:
             for lane, since in self._storage.ledger.oldest().items()
         }
         workers = sum(node.kind == "work" for node in nodes)
+        room = self._headroom.room()
         load = combined(
             nodes,
             backlog=[int(max(0, count)) for count in by_lane(ready)],
             oldest=by_lane(ages),
-            store_workers=self._store_workers(workers),
-            lost=lost,
+            store_workers=store_workers(room, workers),
+            redis_workers=redis_workers(room, workers),
+            lost=[f"{node.kind} {node.host}:{node.pid}" for node in silent],
             last=self._load,
         )
         self._load = load
-        return nodes, load
-
-    def _store_workers(self, workers: int) -> int | None:
-        """How many workers the store has connections for, those that run among them; asked now and then."""
-        free = self._free_connections()
-        return None if free is None else workers + max(0, free // _CONNECTIONS_PER_WORKER)
-
-    def _free_connections(self) -> int | None:
-        now = clock.monotonic()
-        if self._headroom is None or now - self._headroom[0] > _HEADROOM_SECONDS:
-            self._headroom = now, self._storage.database.free_connections()
-        return self._headroom[1]
+        return nodes, silent, load
 
     def _resources(self) -> ResourceMetrics:
-        nodes, load = self._measure()
+        nodes, _, load = self._measure()
         now = max((node.beat_at for node in nodes), default=0)
         processes = [
             ProcessResources(
@@ -242,6 +238,7 @@ class WebhookScalingManager:
             return sum(process.signals.get(name, 0.0) for process in processes)
 
         slots, held = int(total("slots")), int(total("held"))
+        room = self._headroom.room()
         return ResourceMetrics(
             processes=processes,
             cpu=total("cpu"),
@@ -253,13 +250,11 @@ class WebhookScalingManager:
             worst_lag=max((process.signals.get("lag", 0.0) for process in processes), default=0.0),
             host_cpu=psutil.cpu_percent(interval=0.2) / 100,
             host_memory=psutil.virtual_memory().percent / 100,
-            store_connections=self._free_connections(),
+            store_connections=room.store_connections,
+            redis_connections=room.redis_connections,
+            redis_memory=room.redis_memory,
             load=load,
         )
-
-    def _multiplier(self, moment: datetime) -> float:
-        """How many times an ordinary day's load the season's plan expects; 1 without a plan."""
-        return self._season().state(moment).multiplier
 
     # ── deciding ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -268,11 +263,24 @@ class WebhookScalingManager:
         await self.enforce_performance_slas()
         return None
 
+    async def _tend(self) -> float | None:
+        """What may take longer than a decision may wait for."""
+        pools = await self.optimize_connection_pools()
+        if pools.changed:
+            _log.info(
+                "the connections of each process change",
+                extra={"before": pools.before, "after": pools.after, "why": pools.reason},
+            )
+        await asyncio.to_thread(self._foresight.refresh, now=clock.to_datetime(clock.now()))
+        return None
+
     def _decide(self, given: LoadMetrics | None) -> ScalingResult:
-        nodes, measured = self._measure()
+        nodes, silent, measured = self._measure()
         load = given or measured
-        target = target_for(nodes)
-        policy = _within(self._storage.scaling.policy(), target, nodes)
+        # A machine that fell silent may come back: what it can run is not taken off the bounds before it counts as gone.
+        known = [*nodes, *silent]
+        target = target_for(known)
+        policy = within(self._storage.scaling.policy(), target, known)
         moment = clock.to_datetime(clock.now())
         season = self._season().state(moment)
         floors = Floors(
@@ -376,19 +384,6 @@ class WebhookScalingManager:
             self._storage.scaling.change_policy(policy, record)
             self._looper.wake()
         return PolicyChange(before=before, after=policy, changed=changed, reason=reason)
-
-
-def _within(policy: ScalingPolicy, target: Target, nodes: list[Node]) -> ScalingPolicy:
-    """The policy within what the target can run."""
-    bounds = target.bounds(nodes)
-    if bounds is None:
-        return policy
-    fewest, most = bounds
-    maximum = max(1, min(policy.maximum, most))
-    fixed = None if policy.fixed is None else min(policy.fixed, most)
-    return msgspec.structs.replace(
-        policy, minimum=min(maximum, max(policy.minimum, fewest)), maximum=maximum, fixed=fixed
-    )
 
 
 def _difference(before: ScalingPolicy, after: ScalingPolicy) -> dict[str, tuple[object, object]]:

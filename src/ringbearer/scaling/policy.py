@@ -149,10 +149,10 @@ def _wished(
     if number > ceiling:
         rule, number, reason = "maximum", ceiling, f"{reason}; the maximum is {ceiling}"
     # What runs already is not taken away for the store's sake: that would be shrinking on doubt.
-    room = None if load.store_workers is None else max(load.store_workers, current)
-    if room is not None and number > room:
-        rule, number = "store", room
-        reason = f"{reason}; the store has connections for {load.store_workers}"
+    for name, room in (("the store", load.store_workers), ("Redis", load.redis_workers)):
+        if room is not None and number > max(room, current):
+            rule, number = "store", max(room, current)
+            reason = f"{reason}; {name} has connections for {room}"
     if number > current and load.store_seconds > _STORE_SECONDS:
         rule, number = "store", current
         reason = (

@@ -54,6 +54,10 @@ class ResourceMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Of this machine's memory, as a share."""
     store_connections: int | None
     """How many more the store takes; None where that is no limit."""
+    redis_connections: int | None
+    """How many more Redis takes; None where there is none, or no limit."""
+    redis_memory: float | None
+    """The part of Redis's memory that is free; None where there is none, or no limit."""
     load: LoadMetrics
 
 
@@ -74,10 +78,23 @@ class TestedHour(msgspec.Struct, frozen=True, kw_only=True):
     actual: float
 
 
+class PastHour(msgspec.Struct, frozen=True, kw_only=True):
+    """What was forecast of an hour, at most a day before it came, and what came true; None while that is not known."""
+
+    at: Moment
+    made_at: Moment
+    expected: float
+    upper: float
+    actual: float | None
+
+
 class ScalingPrediction(msgspec.Struct, frozen=True, kw_only=True):
     """What is to come, and how far that could be trusted lately."""
 
     method: str
+    """The models that have a part in it, the one of the greatest part first."""
+    place: str
+    """The time zone whose clock the days and weeks of the models follow."""
     history_hours: int
     error: float | None
     """Σ|actual - forecast| / Σ actual over the last weeks, each forecast from what was known a week before."""
@@ -87,6 +104,8 @@ class ScalingPrediction(msgspec.Struct, frozen=True, kw_only=True):
     """`act`: the forecast is a floor for the number of workers; `advise`: it is only shown."""
     current_workers: int
     hours: list[ForecastHour]
+    past: list[PastHour]
+    """The last days, as they were foretold while they were to come; empty after a pattern that was given."""
     tested: list[TestedHour]
     reason: str
 

@@ -140,6 +140,7 @@ def combined(
     backlog: Sequence[int],
     oldest: Sequence[float],
     store_workers: int | None,
+    redis_workers: int | None = None,
     lost: Iterable[str] = (),
     last: LoadMetrics | None = None,
 ) -> LoadMetrics:
@@ -176,6 +177,7 @@ def combined(
         cpu=cpu / len(telling) if telling else 0.0,
         store_seconds=max((signals.get("store_seconds", 0.0) for signals in telling), default=0.0),
         store_workers=store_workers,
+        redis_workers=redis_workers,
         missing=tuple(missing),
     )
 

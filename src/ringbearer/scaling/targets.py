@@ -8,6 +8,9 @@ from the metrics.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
+from ringbearer.domain.scaling import ScalingPolicy
 from ringbearer.storage.nodes import Node
 
 
@@ -57,6 +60,19 @@ class External(Target):
 def target_for(nodes: Sequence[Node]) -> Target:
     """Local processes where there are any that may follow, else whoever reads the number."""
     return LocalProcesses() if automatic(nodes) else External()
+
+
+def within(policy: ScalingPolicy, target: Target, nodes: Sequence[Node]) -> ScalingPolicy:
+    """The policy within what the target can run."""
+    bounds = target.bounds(nodes)
+    if bounds is None:
+        return policy
+    fewest, most = bounds
+    maximum = max(1, min(policy.maximum, most))
+    fixed = None if policy.fixed is None else min(policy.fixed, most)
+    return msgspec.structs.replace(
+        policy, minimum=min(maximum, max(policy.minimum, fewest)), maximum=maximum, fixed=fixed
+    )
 
 
 def automatic(nodes: Sequence[Node]) -> list[Node]:

@@ -13,6 +13,7 @@ from ringbearer.storage.breakers import BreakerTable
 from ringbearer.storage.catalog import Catalog
 from ringbearer.storage.commands import Commands
 from ringbearer.storage.database import Database
+from ringbearer.storage.forecasts import Forecasts
 from ringbearer.storage.heat import Heat
 from ringbearer.storage.history import History
 from ringbearer.storage.ledger import Ledger
@@ -47,6 +48,7 @@ class Storage:
         self.nodes = Nodes(database)
         self.breakers = BreakerTable(database)
         self.scaling = ScalingRecords(database)
+        self.forecasts = Forecasts(database)
         self.rollups = Rollups(database)
         self.heat = Heat(database)
         self.shapes = Shapes(database)

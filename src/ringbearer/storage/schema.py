@@ -18,6 +18,7 @@ leaders         who leads what only one process may do, and until when
 breakers        endpoints that are, or were, left alone, numbered by breaker_clock for those who follow
 scaling         one row: the policy, the latest decision on the number of workers, who shall run how many
 scaling_decisions   what was decided or changed, by whom and why
+forecasts       what was expected of each hour a day before it came
 alerts, alert_notices, alert_silences   what was wrong, who was told of it, and what nobody is told of
 alert_channels, alert_rules             how people are told, and what of the rules was changed
 rollups         what was measured, by minute, hour and day; and how far minutes were summed up (rollup_marks)
@@ -389,6 +390,15 @@ scaling_decisions = Table(
     Column("rule", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("inputs", Text, nullable=False),
+)
+
+forecasts = Table(
+    "forecasts",
+    metadata,
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("made_at", BigInteger, nullable=False),
+    Column("expected", Float, nullable=False),
+    Column("upper", Float, nullable=False),
 )
 
 rollups = Table(
