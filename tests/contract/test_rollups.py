@@ -271,3 +271,17 @@ async def _everything(storage: Storage) -> None:
 
 def test_the_methods_tell_what_was_measured(storage: Storage) -> None:
     asyncio.run(_everything(storage))
+
+
+def test_what_comes_of_a_minute_that_was_written_long_ago_is_added(storage: Storage) -> None:
+    recorder = Recorder(telemetry := Telemetry(), process="one")
+    later = NOON + 5 * MINUTE
+    for count in (3, 2, 1):
+        telemetry.emit(AttemptsMade([attempt(NOON + 1)] * count, NOON + 2))
+        storage.rollups.write(recorder.drain(later))
+        recorder.forget(later)
+    rows = storage.rollups.read(Level.MINUTE, "supplier", since=NOON, until=later)
+    assert sorted(row.attempts for row in rows) == [1, 2, 3]
+    found = Reader(storage.rollups).grouped("path", since=NOON, until=later, now=later)
+    assert sum(figures.attempts for figures in found.values()) == 6
+    assert sum(figures.stage("reach").count for figures in found.values()) == 6

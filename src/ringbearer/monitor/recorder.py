@@ -14,6 +14,7 @@ Of suppliers, endpoints and types beyond the bound, all of a minute are one key,
 Whoever emits only hands over the batch; the work is done off the hot path, in columns.
 """
 
+import itertools
 import threading
 from collections.abc import Iterable, Sequence
 
@@ -69,6 +70,9 @@ class Recorder:
         self._waiting: list[AttemptsMade] = []
         self._attempts_waiting = 0
         self._minutes: dict[int, dict[str, Table]] = {}
+        self._names: dict[int, str] = {}
+        self._forgotten_until = 0
+        self._late = itertools.count(1)
         self._lock = threading.Lock()
         telemetry.listen(AttemptsMade, self.take)
         telemetry.listen(EventsAccepted, self._on_accepted)
@@ -104,14 +108,18 @@ class Recorder:
                     self._minutes[at][dimension].changed = True
 
     def forget(self, now: int) -> None:
-        """Let go the minutes that are over and written, and those that the store did not take for too long."""
+        """Let go the minutes that are over and written, and those that the store did not take for too long.
+
+        What still comes of them is written beside it, as another process would, and so added on reading.
+        """
         with self._lock:
+            self._forgotten_until = now - 2 * _MINUTE
             for at in sorted(self._minutes):
                 if at + 2 * _MINUTE > now:
                     continue
                 unwritten = any(table.changed for table in self._minutes[at].values())
                 if not unwritten or at + MAX_MINUTES * _MINUTE < now:
-                    del self._minutes[at]
+                    del self._minutes[at], self._names[at]
                     self.lost_minutes += unwritten
 
     # ── what is heard ───────────────────────────────────────────────────────────────────────────────────
@@ -180,6 +188,8 @@ class Recorder:
     def _table(self, at: int, dimension: str) -> Table:
         tables = self._minutes.get(at)
         if tables is None:
+            late = at <= self._forgotten_until
+            self._names[at] = f"{self.process}.{next(self._late)}" if late else self.process
             tables = self._minutes[at] = {
                 name: Table(stages=len(STAGES), columns=_COUNTS, most=most) for name, most in _BOUNDS.items()
             }
@@ -191,7 +201,7 @@ class Recorder:
             dimension=dimension,
             at=at,
             key=key,
-            process=self.process,
+            process=self._names[at],
             attempts=attempts,
             delivered=delivered,
             receiver=receiver,
