@@ -108,20 +108,6 @@ async def get_errors(request: ApiRequest, key: Key, services: ApiServices) -> Re
     return json_answer(await services.monitor.monitor_error_rates(query.window))
 
 
-class LevelsQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Over which time until now."""
-
-    window: Window = 86_400.0
-
-
-@get("/v1/slos")
-async def get_service_levels(request: ApiRequest, key: Key, services: ApiServices) -> Response[bytes]:
-    """How service levels were kept, what is left of each budget, and how fast it burns."""
-    require(key, Action.SEE_SERVICE)
-    query = read_query(request, LevelsQuery)
-    return json_answer(await services.monitor.monitor_sla_compliance(query.window))
-
-
 class SeasonQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """How much of the past the week is made of."""
 

@@ -18,9 +18,10 @@ from ringbearer.api.deliveries import (
 from ringbearer.api.endpoint_forms import EndpointChange, NewEndpoint
 from ringbearer.api.endpoints import EndpointWithSecret, NewSecret, PreviewBody, Rotation
 from ringbearer.api.events import EventDetail
-from ringbearer.api.figures import FiguresAnswer, FiguresQuery, LevelsQuery, SeasonQuery, WindowQuery
+from ringbearer.api.figures import FiguresAnswer, FiguresQuery, SeasonQuery, WindowQuery
 from ringbearer.api.ingest import BatchAnswer
 from ringbearer.api.keys import KeyWithText, NewKey
+from ringbearer.api.levels import LevelsQuery, ObjectiveBody
 from ringbearer.api.order import Peaks, PeaksQuery, Priorities, Rehearsal, RehearsalQuery, SeasonAnswer
 from ringbearer.api.reading import Nothing, PageQuery
 from ringbearer.api.reports import ReportQuery
@@ -50,6 +51,7 @@ from ringbearer.monitor.results import (
     ThroughputMetrics,
 )
 from ringbearer.monitor.seasonal import SeasonalPatterns
+from ringbearer.monitor.slo import Objective
 from ringbearer.queue.plan import QueuePlan
 from ringbearer.queue.results import QueuePerformance
 from ringbearer.rules import PriorityConfiguration
@@ -175,6 +177,7 @@ _SHAPE = "/v1/event-types/{event_type}/versions/{version}"
 _ALERT = "/v1/alerts/{alert_id}"
 _SILENCES = "/v1/alert-silences"
 _RULES = "/v1/alert-rules"
+_SLO = "/v1/slos/{kind}/{name}"
 _CHANNELS = "/v1/alert-channels"
 _CHANGE = (404, 429)
 _PLAIN = "text/plain"
@@ -600,6 +603,28 @@ MANAGEMENT: tuple[Operation, ...] = (
         SlaCompliance,
         keys=_OPERATORS,
         query=LevelsQuery,
+    ),
+    Operation(
+        "PUT",
+        _SLO,
+        "putServiceLevel",
+        "Figures",
+        "Promise something else of a lane, a tier or all, or change a promise; `kind` is latency or success. "
+        "What was promised before and by which key it was changed is in the log.",
+        {200: Objective, 201: Objective},
+        keys="admin",
+        body=ObjectiveBody,
+        problems=(404, 409),
+    ),
+    Operation(
+        "DELETE",
+        _SLO,
+        "deleteServiceLevel",
+        "Figures",
+        "Promise this no longer. What was promised is in the log.",
+        {204: None},
+        keys="admin",
+        problems=(404, 409),
     ),
     _get(
         "/v1/reports/{month}",

@@ -40,6 +40,7 @@ for _module, _name, _help in (
     ("cache", "cache", "The cache of suppliers and their endpoints."),
     ("workers", "workers", "The workers that run, and how much each does at a time."),
     ("report", "report", "A month's deliveries and service levels."),
+    ("slos", "slos", "What is promised of deliveries, and how it is kept."),
     ("alerts", "alerts", "What is wrong, and who is told of it."),
     ("keys", "keys", "Keys to the API, and the key under which secrets are kept."),
     ("forecast", "forecast", "What is to come: deliveries by day and hour."),

@@ -26,12 +26,13 @@ class BurnBook:
         rollups: Rollups,
         *,
         peak: Callable[[datetime], bool],
-        objectives: tuple[Objective, ...] = OBJECTIVES,
+        objectives: Callable[[], tuple[Objective, ...]] = lambda: OBJECTIVES,
     ) -> None:
         self._rollups = rollups
         self._reader = Reader(rollups)
         self.peak = peak
-        self.objectives = objectives
+        self._source = objectives
+        self._objectives: tuple[Objective, ...] = ()
         self._tallies: dict[int, dict[str, Tally]] = {}
         self._upto: int | None = None
         self._lock = threading.Lock()
@@ -39,8 +40,15 @@ class BurnBook:
     def burns(self, now: int) -> list[Burn]:
         """Each objective with each burning rule; stricter on peak days."""
         with self._lock:
+            objectives = self.objectives()
+            if objectives != self._objectives:  # what was tallied for the others is of no use
+                self._objectives, self._tallies, self._upto = objectives, {}, None
             self._read(now)
-            return burns(self.objectives, self._tallies, now=now, peak=self.is_peak(now))
+            return burns(self._objectives, self._tallies, now=now, peak=self.is_peak(now))
+
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives in force."""
+        return self._source()
 
     def is_peak(self, now: int) -> bool:
         """Whether it is a peak day."""
@@ -64,4 +72,4 @@ class BurnBook:
             spans.setdefault(row.at // step * step, {}).setdefault(row.key, Figures()).add(row)
         for at, paths in spans.items():
             peak = self.is_peak(at)
-            self._tallies[at] = {each.id: tally(each, paths, peak=peak) for each in self.objectives}
+            self._tallies[at] = {each.id: tally(each, paths, peak=peak) for each in self._objectives}

@@ -19,6 +19,7 @@ from ringbearer.looper import Looper
 from ringbearer.monitor.alerting import look, rules_of
 from ringbearer.monitor.burning import BurnBook
 from ringbearer.monitor.figures import DAYS_KEPT, Figures, Reader, percentiles
+from ringbearer.monitor.objectives import objectives_of
 from ringbearer.monitor.recorder import DIMENSIONS, STAGES, Recorder
 from ringbearer.monitor.report import Report, build
 from ringbearer.monitor.results import (
@@ -73,7 +74,7 @@ class WebhookPerformanceMonitor:
         peak: Callable[[datetime], bool] = lambda moment: Calendar().is_peak(moment, "UTC"),
     ) -> None:
         self._storage = storage
-        self.book = BurnBook(storage.rollups, peak=peak)
+        self.book = BurnBook(storage.rollups, peak=peak, objectives=lambda: objectives_of(storage.plans))
         self._recorder = Recorder(telemetry, process=process)
         self._reader = Reader(storage.rollups)
         self._looper = Looper("monitor", self._flush, interval=FLUSH_SECONDS)
@@ -339,7 +340,7 @@ class WebhookPerformanceMonitor:
             until=clock.to_datetime(now),
             peak=peak,
             objectives=[
-                compliance(each, tally(each, paths, peak=peak), peak=peak) for each in self.book.objectives
+                compliance(each, tally(each, paths, peak=peak), peak=peak) for each in self.book.objectives()
             ],
             burns=self.burns(now),
         )

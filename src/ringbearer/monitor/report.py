@@ -121,13 +121,14 @@ def build(
 def _objectives(reader: Reader, book: BurnBook, since: int, until: int, now: int) -> list[Compliance]:
     """Each objective over the whole month, its peak days measured by their stricter bounds."""
     sums: dict[str, Tally] = {}
+    objectives = book.objectives()
     for at in range(since, until, _DAY):
         paths = reader.grouped("path", since=at, until=min(at + _DAY, until), now=now)
-        for each in book.objectives:
+        for each in objectives:
             good, total = tally(each, paths, peak=book.is_peak(at))
             before = sums.get(each.id, (0, 0))
             sums[each.id] = (before[0] + good, before[1] + total)
-    return [compliance(each, sums.get(each.id, (0, 0))) for each in book.objectives]
+    return [compliance(each, sums.get(each.id, (0, 0))) for each in objectives]
 
 
 def _codes(reader: Reader, since: int, until: int, now: int) -> list[Code]:

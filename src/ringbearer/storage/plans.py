@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from sqlalchemy import text
 
+from ringbearer.errors import Conflict
 from ringbearer.storage.database import Database
 
 
@@ -34,15 +35,21 @@ class Plans:
             row = connection.execute(query, {"name": name}).first()
         return StoredPlan(*row) if row is not None else None
 
-    def put(self, name: str, body: str, *, now: int, reason: str) -> int:
-        """Write a plan; returns its version, which is one more than the last."""
+    def put(self, name: str, body: str, *, now: int, reason: str, over: int | None = None) -> int:
+        """Write a plan; returns its version, which is one more than the last.
+
+        With `over` only if that was the version until now (0: there was none); raises Conflict otherwise.
+        """
         statement = text("""
             INSERT INTO plans (name, body, version, changed_at, reason) VALUES (:name, :body, 1, :now, :reason)
             ON CONFLICT (name) DO UPDATE SET body = excluded.body, version = plans.version + 1,
                 changed_at = excluded.changed_at, reason = excluded.reason
+            WHERE plans.version = COALESCE(CAST(:over AS BIGINT), plans.version)
             RETURNING version
         """)
-        values = {"name": name, "body": body, "now": now, "reason": reason}
+        values = {"name": name, "body": body, "now": now, "reason": reason, "over": over}
         with self._database.write() as connection:
-            version: int = connection.execute(statement, values).scalar_one()
+            version: int | None = connection.execute(statement, values).scalar()
+        if version is None:
+            raise Conflict(f"somebody else changed the {name} in the meantime; look at them and try again")
         return version
