@@ -17,6 +17,7 @@ from chaos import invariants, journal, producer, receiver
 from chaos.databases import Postgres
 from chaos.invariants import Evidence, Verdict
 from chaos.nemesis import RUDE, Deed, Nemesis
+from chaos.network import Network
 from chaos.outages import of_postgres, of_redis
 from chaos.producer import Producer, Said
 from chaos.receiver import Manners, Receiver, Seen
@@ -78,12 +79,15 @@ class Rig:
         workers: int | str = 2,
         timeout: float = TIMEOUT,
         timeless: bool = False,
+        network: bool = False,
         **options: object,
     ) -> None:
-        """`options` are further settings of the service."""
+        """With `network` there is one to break before the receiver; `options` are further settings of the service."""
         self.directory = directory
         self._timeout = timeout
         self._timeless = timeless
+        self.network: Network | None = None
+        self._with_network = network
         directory.mkdir(parents=True, exist_ok=True)
         self.seen_file = directory / "receiver.jsonl"
         self.paths: dict[str, str] = {}
@@ -110,6 +114,8 @@ class Rig:
                 timeless=self._timeless,
             )
             self.receiver = stack.enter_context(Receiver(start))
+            if self._with_network:
+                self.network = stack.enter_context(Network(self.receiver.port, seed=0))
             stack.enter_context(self.service)
             self._cleanup = stack.pop_all()
         return self
@@ -147,7 +153,7 @@ class Rig:
             answer = client.post(
                 f"/v1/suppliers/{supplier}/endpoints",
                 json={
-                    "url": f"http://127.0.0.1:{self.receiver.port}{path}",
+                    "url": f"http://127.0.0.1:{self._port()}{path}",
                     "secret": SECRET,
                     "retry_schedule": retry_schedule,
                     "timeout": self._timeout,
@@ -158,6 +164,10 @@ class Rig:
             self.paths[made[-1]] = path
         self.suppliers.append(supplier)
         return made
+
+    def _port(self) -> int:
+        """Where the receiver is reached."""
+        return self.receiver.port if self.network is None else self.network.port
 
     @contextmanager
     def traffic(self, *, seed: int, clients: int = 8, pause: float = 0.1) -> Iterator[Producer]:
@@ -209,8 +219,8 @@ class Rig:
             except TimeoutError:
                 raise TimeoutError(f"the queue does not drain: {left()}") from None
 
-    def judge(self, *, workers_lost: int = 0, crashes: int = 0) -> Verdict:
-        """Check every invariant; `crashes` is how often a worker saw its database crash."""
+    def judge(self, *, workers_lost: int = 0, crashes: int = 0, cut: int = 0) -> Verdict:
+        """Check every invariant; `crashes` is how often a worker saw its database crash, `cut` counts connections."""
         with open_store(self.service.settings()) as storage:
             rows, depth, jobs = invariants.read_store(storage)
         evidence = Evidence(
@@ -224,6 +234,7 @@ class Rig:
             workers_lost=workers_lost,
             in_flight=workers_lost * SLOTS,
             forgotten=crashes * SLOTS,
+            cut=cut,
         )
         return invariants.judge(evidence)
 

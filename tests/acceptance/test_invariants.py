@@ -48,6 +48,7 @@ def _judge(
     depth: dict[tuple[int, str], int] | None = None,
     in_flight: int = 0,
     forgotten: int = 0,
+    cut: int = 0,
 ) -> Verdict:
     return judge(
         Evidence(
@@ -61,6 +62,7 @@ def _judge(
             workers_lost=0,
             in_flight=in_flight,
             forgotten=forgotten,
+            cut=cut,
         )
     )
 
@@ -119,6 +121,7 @@ def test_one_attempt_that_succeeds_twice_is_found_whatever_was_lost() -> None:
     twice = [_seen(1), _seen(2, attempt=1)]
     assert _broken(_judge(seen=twice, in_flight=9)) == ["I4"]
     assert _broken(_judge(seen=twice, in_flight=9, forgotten=1)) == []
+    assert _broken(_judge(seen=twice, in_flight=9, cut=1)) == []
     assert _broken(_judge(seen=[*twice, _seen(3, attempt=1)], in_flight=9, forgotten=1)) == ["I4"]
 
 
