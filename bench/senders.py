@@ -227,7 +227,7 @@ def _libcurl(job: Job) -> Result:
     lines = [f"{name}: {value}" for name, value in headers.items()] + ["expect:"]
     statuses: dict[int, int] = {}
     multi = pycurl.CurlMulti()
-    multi.setopt(pycurl.M_MAXCONNECTS, 2 * job.concurrency)
+    multi.setopt(pycurl.M_MAXCONNECTS, job.concurrency + len(job.urls))
     multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
     free = []
     for _ in range(job.concurrency):

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import logging
 import resource
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -129,7 +130,8 @@ class HighPerformanceWebhookProcessor(Engine):
         self._throttle = Throttle(cpu_share)
         self._looked_at = clock.monotonic()
         self._ended = 0
-        self._kept = self._slots
+        self._kept = tuning.most_connections(slots, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self._courier.keep_connections(self._kept)  # until the traffic tells how many are needed
         self.batch = _BATCHES[-1]
         """How many deliveries are to be claimed at a time, at most."""
         self.appetite = 1.0
@@ -325,6 +327,8 @@ class HighPerformanceWebhookProcessor(Engine):
             self._courier.resize(config.couriers or before.couriers, cpu_share=share)
 
         await self._there(change)
+        if self._courier.count > 1 and getattr(sys, "_is_gil_enabled", lambda: True)():
+            reason += "; these threads share the interpreter's lock: another worker process does more"
         for what, old, new in (
             ("couriers", before.couriers, self._courier.count),
             ("parallelism", before.slots, slots),

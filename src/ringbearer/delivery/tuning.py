@@ -190,13 +190,14 @@ def connections_needed(use: HostUse, seconds: float) -> int:
     return max(1, math.ceil(HEADROOM * use.busy / seconds / streams))
 
 
-def connections_to_keep(needed: Mapping[str, int], slots: int, open_files: int) -> int:
-    """How many connections in all, given what each host needs.
+def most_connections(slots: int, open_files: int) -> int:
+    """How many connections may be kept: more than there are slots, for there may be more hosts than that."""
+    return max(_LEAST_CONNECTIONS, slots, min(_MOST_CONNECTIONS, open_files - SPARE_FILES - slots))
 
-    More than there are slots, when there are more hosts than that, as far as the limit of open files allows.
-    """
-    most = max(slots, min(_MOST_CONNECTIONS, open_files - SPARE_FILES - slots))
-    return min(max(sum(needed.values()), _LEAST_CONNECTIONS), max(most, _LEAST_CONNECTIONS))
+
+def connections_to_keep(needed: Mapping[str, int], slots: int, open_files: int) -> int:
+    """How many connections in all, given what each host needs."""
+    return min(max(sum(needed.values()), _LEAST_CONNECTIONS), most_connections(slots, open_files))
 
 
 def first_pause(recoveries: Sequence[float], before: float) -> tuple[float, str]:
