@@ -155,8 +155,10 @@ class Courier:
             if wait is not slot.waits:
                 curl.setopt(pycurl.PIPEWAIT, wait)
                 slot.waits = wait
-            curl.setopt(pycurl.TIMEOUT_MS, milliseconds)
-            curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, int(_CONNECT_SECONDS * 1000)))
+            if milliseconds != slot.milliseconds:
+                curl.setopt(pycurl.TIMEOUT_MS, milliseconds)
+                curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, int(_CONNECT_SECONDS * 1000)))
+                slot.milliseconds = milliseconds
             if by_proxy is not None:
                 curl.setopt(pycurl.CONNECT_TO, [f"::{by_proxy}:{place.port}"])
             elif found is not None and not self._names.told(place, found):
@@ -164,6 +166,7 @@ class Courier:
             slot.started_at = now
             if order.token is _AHEAD:
                 curl.setopt(pycurl.PREREQFUNCTION, _no_request)
+                curl.setopt(pycurl.FRESH_CONNECT, 1)  # not one that was closed a moment ago
             self._multi.add_handle(curl)
         except Exception:  # something in it that libcurl does not take
             slot.way = UNKNOWN
@@ -327,7 +330,9 @@ class Courier:
         return made
 
     def _connected(self, descriptor: int, order: Order | None) -> None:
-        self._single.add(descriptor)
+        self._watched.pop(descriptor, None)  # what had this number before is closed
+        if order is None or order.token is not _AHEAD:  # of those, only what speaks HTTP/2 stays
+            self._single.add(descriptor)
         if order is not None:
             self._pool.opened(descriptor, self._names.place(order.url).authority)
 
@@ -375,7 +380,8 @@ class Courier:
         slot.empty()
         slot.again = True
         curl.setopt(pycurl.FRESH_CONNECT, 1)
-        curl.setopt(pycurl.TIMEOUT_MS, max(1, int(left * 1000)))
+        slot.milliseconds = max(1, int(left * 1000))
+        curl.setopt(pycurl.TIMEOUT_MS, slot.milliseconds)
         self._multi.add_handle(curl)
         return True
 
@@ -443,6 +449,8 @@ class Courier:
         if known is None:
             self._register(descriptor, what)
             return
+        if known == what and self._pool.knows(descriptor):
+            return  # it was idle, and is watched still
         try:  # the number may belong to another socket by now, which epoll does not know
             self._epoll.modify(descriptor, _WATCH[what])
         except FileNotFoundError:

@@ -164,7 +164,8 @@ class Engine:
     def poll(self, timeout: float) -> tuple[list[Outcome], bool]:
         """Drive what is in flight for at most `timeout` seconds: what became of it, and whether a bell rang."""
         returns, rang = self._courier.poll(timeout)
-        outcomes = [self._outcome(returned, self._attempts) for returned in returns]
+        now = clock.now()
+        outcomes = [self._outcome(returned, self._attempts, now) for returned in returns]
         again: list[Lease] = []
         for returned in returns:
             again += self._gate.next_of(cast(tuple[Lease, Route], returned.order.token)[0].endpoint_id)
@@ -331,11 +332,11 @@ class Engine:
                 outcomes.append(later(lease, until, "its endpoint is being probed"))
         return fitting
 
-    def _outcome(self, returned: Return, attempts: list[AttemptMade]) -> Outcome:
+    def _outcome(self, returned: Return, attempts: list[AttemptMade], now: int) -> Outcome:
         lease, route = cast(tuple[Lease, Route], returned.order.token)
-        self._note(lease, returned.exchange)
+        self._note(lease, returned.exchange, now)
         try:
-            return self._judge(lease, route, returned, attempts)
+            return self._judge(lease, route, returned, attempts, now)
         except Exception as error:  # an answer that we fail to understand must not stop the others
             _log.exception("the answer to delivery %s could not be judged", lease.delivery_id)
             return self._spent(_unsendable(lease, route.endpoint.retry_schedule, error))
@@ -345,9 +346,8 @@ class Engine:
         self._attempts.append(attempt_spent(outcome))
         return outcome
 
-    def _note(self, lease: Lease, exchange: Exchange) -> None:
+    def _note(self, lease: Lease, exchange: Exchange, now: int) -> None:
         """Let the endpoint's window and circuit learn from an exchange."""
-        now = clock.now()
         state = health(exchange)
         well = True if state is Health.WELL else None if state is Health.INDIFFERENT else False
         self._gate.ended(lease, began=exchange.started_at, took=exchange.duration, well=well, now=now)
@@ -367,14 +367,16 @@ class Engine:
             now=now,
         )
 
-    def _judge(self, lease: Lease, route: Route, returned: Return, attempts: list[AttemptMade]) -> Outcome:
+    def _judge(
+        self, lease: Lease, route: Route, returned: Return, attempts: list[AttemptMade], now: int
+    ) -> Outcome:
         exchange = returned.exchange
         endpoint = route.endpoint
         verdict = judge(
             exchange,
             attempt=lease.attempt - lease.attempt_base,
             schedule=endpoint.retry_schedule,
-            now=clock.now(),
+            now=now,
             random=self._random.random(),
         )
         if verdict.disable:

@@ -63,6 +63,7 @@ class Handle:
         "dialled",
         "header_bytes",
         "headers",
+        "milliseconds",
         "opened",
         "order",
         "settings",
@@ -86,6 +87,7 @@ class Handle:
         self.dialled = False
         self.opened: socket.socket | None = None
         self.waits = False
+        self.milliseconds = 0
         self.again = False
         self.way: Way | None = None
         self._set_up()

@@ -35,6 +35,10 @@ class Pool:
         """Whether it is idle."""
         return descriptor in self._idle
 
+    def knows(self, descriptor: int) -> bool:
+        """Whether it was told of when it was opened."""
+        return descriptor in self._hosts
+
     def opened(self, descriptor: int, host: str) -> None:
         """A connection to a host was made."""
         self._hosts[descriptor] = host
