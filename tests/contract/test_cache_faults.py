@@ -46,6 +46,10 @@ class Watched(Catalog):
         self._check()
         return super().version()
 
+    def changes(self, version: int) -> tuple[int, set[str]]:
+        self._check()
+        return super().changes(version)
+
     def _check(self) -> None:
         if self.away:
             raise StoreUnavailable("for the test")

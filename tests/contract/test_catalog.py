@@ -254,9 +254,9 @@ def test_every_change_takes_the_next_version_and_names_its_supplier(storage: Sto
         before = catalog.version()
         change()
         assert catalog.version() > before
-        assert catalog.changed_since(before) == suppliers
-    assert catalog.changed_since(0) == {"studio", "venue"}
-    assert catalog.changed_since(catalog.version()) == set()
+        assert catalog.changes(before)[1] == suppliers
+    assert catalog.changes(0)[1] == {"studio", "venue"}
+    assert catalog.changes(catalog.version())[1] == set()
 
 
 def test_the_version_of_subscriptions_is_that_of_their_last_change(storage: Storage) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 
 from ringbearer import clock
@@ -145,9 +145,13 @@ class Reader:
         """
         with self._refreshing:
             began, doubts = clock.monotonic(), next(self._doubt)
-            version, known = self._catalog.version(), self.version
-            since = cache(self._catalog.changed_since)
-            changed = since(known) if known is not None and version > known else set[str]()
+            known = self.version
+            version, changed = self._look(known)
+
+            @cache
+            def since(after: int) -> Collection[str]:
+                return changed if after == known else self._catalog.changes(after)[1]
+
             if known is None or version < known:
                 self._flights.spoil_all()
             self._changes += sum(map(self._l1.has, changed))
@@ -179,6 +183,9 @@ class Reader:
         self._l2.close()
 
     # ── the steps ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _look(self, known: int | None) -> tuple[int, set[str]]:
+        return (self._catalog.version(), set()) if known is None else self._catalog.changes(known)
 
     def _load(self, supplier_ids: Sequence[str]) -> dict[str, Entry]:
         """In whichever thread asks first: from L2 what it has, from the store the rest, which L2 learns then."""

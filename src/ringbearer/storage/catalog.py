@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, true, update
 
 from ringbearer import clock
 from ringbearer.domain.endpoints import (
@@ -33,6 +33,7 @@ MAX_ENDPOINTS_PER_SUPPLIER = 500
 
 _MAX_MATCHED = 256
 _S, _E, _X = schema.suppliers, schema.endpoints, schema.endpoint_secrets
+_V = schema.config_version
 _dumps = msgspec.json.encode
 
 
@@ -300,12 +301,16 @@ class Catalog:
         return self.snapshot(supplier_ids)[1]
 
     def snapshot(self, supplier_ids: Sequence[str]) -> tuple[int, dict[str, Subscriptions]]:
-        """The same, with a version up to which every change is in it; four queries in one transaction."""
+        """The same, with a version up to which every change is in it; three queries in one transaction."""
         ids = list(supplier_ids)
+        wanted = and_(_S.c.id.in_(ids), _S.c.deleted.is_(False))
         with self._database.read() as connection:
-            # Before the rest, since on PostgreSQL each statement sees what was committed when it began.
-            version: int | None = connection.execute(select(schema.config_version.c.version)).scalar()
-            suppliers = connection.execute(select(_S).where(_S.c.id.in_(ids), _S.c.deleted.is_(False))).all()
+            # The version comes no later than the rest: on PostgreSQL each statement sees what was committed when it
+            # began.
+            found = connection.execute(
+                select(_S, _V.c.version.label("reached")).select_from(_V.outerjoin(_S, wanted))
+            ).all()
+            suppliers = [row for row in found if row.id is not None]
             endpoints = connection.execute(
                 select(_E).where(_E.c.supplier_id.in_(ids), _E.c.deleted.is_(False)).order_by(_E.c.id)
             ).all()
@@ -328,7 +333,7 @@ class Catalog:
                 credentials=self._rows.credentials(row),
                 shapes=shapes.get(row.event_version, {}),
             )
-        return version or 0, {
+        return found[0].reached, {
             row.id: Subscriptions(
                 supplier_in(row),
                 targets.get(row.id, {}),
@@ -340,18 +345,22 @@ class Catalog:
     def version(self) -> int:
         """The version that the last change of any supplier or endpoint took."""
         with self._database.read() as connection:
-            version: int | None = connection.execute(select(schema.config_version.c.version)).scalar()
-        return version or 0
+            version: int = connection.execute(select(_V.c.version)).scalar_one()
+        return version
 
-    def changed_since(self, version: int) -> set[str]:
-        """The suppliers that changed, or whose endpoints changed, after a version."""
+    def changes(self, version: int) -> tuple[int, set[str]]:
+        """The version now, and the suppliers that changed, or whose endpoints changed, after the given one."""
+        changed = (
+            select(_S.c.id)
+            .where(_S.c.version > version)
+            .union(select(_E.c.supplier_id).where(_E.c.version > version))
+            .subquery()
+        )
+        # One statement: it is asked twice a second in every process, and sees one state.
+        query = select(_V.c.version, changed.c.id).select_from(_V.outerjoin(changed, true()))
         with self._database.read() as connection:
-            found = connection.execute(
-                select(_S.c.id)
-                .where(_S.c.version > version)
-                .union(select(_E.c.supplier_id).where(_E.c.version > version))
-            )
-            return {row[0] for row in found}
+            found = connection.execute(query).all()
+        return found[0].version, {row.id for row in found if row.id is not None}
 
     # ── keys ────────────────────────────────────────────────────────────────────────────────────────────
 
