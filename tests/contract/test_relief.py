@@ -62,7 +62,7 @@ def test_every_step_reaches_the_running_system_and_is_undone(
     assert steering.plan.weights[3] == 1
     assert steering.plan.weights[1] / steering.plan.weights[2] == 4 * usual[1] / usual[2]
     circuit = storage.breakers.get(worst, "studio")
-    assert circuit.forced == "open"
+    assert (circuit.forced, circuit.reason) == ("open", "paused, for a service level burns too fast")
     assert enforcer.relief().paused == ((worst, "studio"),)
 
     second = Enforcer(storage, telemetry)  # another leader takes over in the middle, and knows what to undo

@@ -19,7 +19,8 @@ _ONE = "/v1/suppliers/{supplier_id:str}/endpoints/{endpoint_id:str}/breaker"
 
 
 class Breaker(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an endpoint's circuit stands. `forced`: by an operator, who alone can take it back.
+    """Where an endpoint's circuit stands. `forced`: by an operator, who alone can take it back, or for relief
+    of a service level, as the reason tells.
 
     `opened` counts how often it opened in a row; `next_probe` is when it is next tried with one delivery.
     """

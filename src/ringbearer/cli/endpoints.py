@@ -351,7 +351,7 @@ def breaker(
     output.print_fields(
         (
             ("endpoint", shown.id),
-            ("state", shown.state.replace("_", "-") + (", by an operator" if shown.forced else "")),
+            ("state", shown.state.replace("_", "-") + (", forced" if shown.forced else "")),
             ("since", None if shown.since is None else output.exactly(shown.since)),
             ("reason", shown.reason),
             ("opened in a row", shown.opened or None),

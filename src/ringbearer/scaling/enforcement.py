@@ -16,6 +16,7 @@ from ringbearer.telemetry import ReliefChanged, Telemetry
 _log = logging.getLogger(__name__)
 
 _LOOK_BACK = 5 * 60 * clock.SECOND
+_PAUSED = "paused, for a service level burns too fast"
 _TRIED_OFTEN = 20  # attempts: of fewer, nobody can be called the worst
 
 
@@ -104,16 +105,17 @@ class Enforcer:
         self._put(changed, step, taken=True)
         if step == "endpoints":
             for endpoint_id, supplier_id in changed.paused:
-                self._storage.breakers.force(endpoint_id, supplier_id, "open", now=clock.now())
+                self._storage.breakers.force(
+                    endpoint_id, supplier_id, "open", now=clock.now(), reason=_PAUSED
+                )
         return changed
 
     def _undo(self, step: Step, relief: Relief) -> Relief:
         changed = msgspec.structs.replace(relief, steps=relief.steps[:-1])
         if step == "endpoints":
             for endpoint_id, supplier_id in relief.paused:
-                if (
-                    self._storage.breakers.get(endpoint_id, supplier_id).forced == "open"
-                ):  # not closed by hand since
+                circuit = self._storage.breakers.get(endpoint_id, supplier_id)
+                if (circuit.forced, circuit.reason) == ("open", _PAUSED):  # nobody has spoken by hand since
                     self._storage.breakers.force(endpoint_id, supplier_id, None, now=clock.now())
             changed = msgspec.structs.replace(changed, paused=())
         if step == "workers":

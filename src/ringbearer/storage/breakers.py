@@ -103,9 +103,23 @@ class BreakerTable:
             taken = connection.execute(self._probe, rows | {"version": version, "now": now, "until": until})
             return {row.endpoint_id: version for row in taken}
 
-    def force(self, endpoint_id: str, supplier_id: str, forced: Forced | None, *, now: int) -> Circuit:
-        """Keep a circuit open or closed, or let it find out for itself again, starting closed."""
-        reason = None if forced is None else f"forced {forced} by an operator"
+    def force(
+        self,
+        endpoint_id: str,
+        supplier_id: str,
+        forced: Forced | None,
+        *,
+        now: int,
+        reason: str | None = None,
+    ) -> Circuit:
+        """Keep a circuit open or closed, or let it find out for itself again, starting closed.
+
+        Without a reason it was an operator.
+        """
+        if forced is None:
+            reason = None
+        elif reason is None:
+            reason = f"forced {forced} by an operator"
         with self._database.write() as connection:
             version = self._next(connection)
             rows = {"rows": _text([(endpoint_id, supplier_id)]), "version": version}
