@@ -9,6 +9,7 @@ from sqlalchemy import text
 from contract.making import DAY, add_endpoint, admission, claim
 from ringbearer import clock
 from ringbearer.calendar import CalendarConfiguration, WeekdayPeak, zone
+from ringbearer.domain.relief import RELIEF, ServiceLevel, SLAConfiguration
 from ringbearer.domain.scaling import LoadMetrics, ScalingPolicy
 from ringbearer.queue.steering import Steering
 from ringbearer.redis_link import open_redis
@@ -43,6 +44,26 @@ def beat(storage: Storage, node_id: str, kind: str = "work", **signals: float) -
         version="1",
         signals=(SIGNALS if kind == "work" else {}) | signals,
     )
+
+
+def test_a_leader_of_an_earlier_term_decides_nothing_and_relieves_nothing(
+    storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat(storage, "a")
+    new = WebhookScalingManager(storage=storage, term=lambda: 2)
+    assert asyncio.run(new.scale_webhook_infrastructure()).applied
+    old = WebhookScalingManager(storage=storage, term=lambda: 1)
+    late = SLAConfiguration(
+        levels=(ServiceLevel(lane="normal", seconds=1.0, objective=0.9),), burn_rate=1.0, step_seconds=1.0
+    )
+    made = add_endpoint(storage)
+    storage.ledger.accept([admission(made.id, at=clock.now() - DAY)])
+    asyncio.run(new.enforce_performance_slas(late))
+    before = storage.plans.get(RELIEF)
+    with caplog.at_level("INFO"):
+        asyncio.run(old._tick())
+    assert "another process decides" in caplog.text
+    assert storage.plans.get(RELIEF) == before
 
 
 def test_it_measures_what_all_processes_tell_and_what_waits(storage: Storage) -> None:

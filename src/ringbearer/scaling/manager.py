@@ -259,7 +259,11 @@ class WebhookScalingManager:
     # ── deciding ────────────────────────────────────────────────────────────────────────────────────────
 
     async def _tick(self) -> float | None:
-        await self.scale_webhook_infrastructure()
+        result = await self.scale_webhook_infrastructure()
+        if not result.applied:
+            # A leader of a later term has decided: relief is its business too, until this process hears of it.
+            _log.info("another process decides how many workers there shall be")
+            return None
         await self.enforce_performance_slas()
         return None
 
