@@ -250,4 +250,12 @@ def test_a_claim_that_nobody_confirmed_is_taken_over_and_says_so() -> None:
 def test_nobody_hears_of_the_end_of_what_he_did_not_hear_of() -> None:
     over = alert(state="resolved", resolved_at=at(3))
     assert due([over], WAYS, [], [], now=at(4)) == []
-    assert due([over], WAYS, [], [_notice("failed", 1, 0)], now=at(100)) == []
+
+
+def test_whoever_could_not_be_told_that_it_began_hears_of_it_when_it_is_over() -> None:
+    over, failed = alert(state="resolved", resolved_at=at(3)), _notice("failed", 1, 0)
+    (told,) = due([over], WAYS, [], [failed], now=at(4))
+    assert (told.channel.id, told.kind, told.tries) == ("chat", "resolved", 0)
+    silence = Silence(id="s", rule="r", group=None, until=at(60), created_by="me", created_at=BEGAN)
+    assert due([over], WAYS, [silence], [failed], now=at(4)) == []
+    assert len(due([over], WAYS, [silence], [failed], now=at(61))) == 1

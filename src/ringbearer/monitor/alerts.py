@@ -128,8 +128,8 @@ def due(
             if kind == "fired":
                 if not _climbs(alert, channel, silences, fired, now):
                     continue
-            elif fired is None or fired.state == "failed":
-                continue  # whoever was not told that it began need not hear that it is over
+            elif fired is None or (fired.state == "failed" and _hushed(alert, channel, silences, now)):
+                continue  # whoever was not to be told that it began need not hear that it is over
             notice = written.get((alert.id, channel.id, kind))
             if notice is None or _again(notice, alert, now):
                 again = notice is not None and notice.state == "claimed"
@@ -148,9 +148,14 @@ def _climbs(
         return False
     if now - alert.fired_at < timedelta(seconds=channel.after):
         return False
+    return not _hushed(alert, channel, silences, now)
+
+
+def _hushed(alert: Alert, channel: Channel, silences: Sequence[Silence], now: datetime) -> bool:
+    """Whether the channel is to be left in peace about this for now."""
     if alert.severity != "critical" and channel.quiet is not None and quiet(channel.quiet, now):
-        return False
-    return not any(silence.covers(alert) and silence.until > now for silence in silences)
+        return True
+    return any(silence.covers(alert) and silence.until > now for silence in silences)
 
 
 def _again(notice: Notice, alert: Alert, now: datetime) -> bool:
