@@ -259,7 +259,7 @@ def ensure_admin_key(settings: Settings, storage: Storage) -> tuple[Path | None,
         if len(settings.admin_key) < 16:
             raise ConfigurationError("RINGBEARER_ADMIN_KEY must have at least 16 characters")
         if storage.catalog.find_key(digest(settings.admin_key)) is None:
-            _store_admin_key(storage, settings.admin_key)
+            _take_given_key(storage, settings.admin_key)
         return None, None
     path = settings.data_dir / "admin.key"
     try:
@@ -276,11 +276,21 @@ def ensure_admin_key(settings: Settings, storage: Storage) -> tuple[Path | None,
     return path, key
 
 
+def _take_given_key(storage: Storage, key: str) -> None:
+    """Let the key of the settings be the only one that ever was: whoever changes it means to be rid of the old one."""
+    made = _admin_key(key, name="RINGBEARER_ADMIN_KEY")
+    for old in storage.catalog.add_key(made, digest(key), alone=True):
+        _log.warning(
+            "RINGBEARER_ADMIN_KEY was changed: the key that ended in %s is valid no more", old.last_four
+        )
+
+
 def _store_admin_key(storage: Storage, key: str) -> None:
-    made = Key(
-        id=ids.key(), scope="admin", name="first admin key", created_at=datetime.now(UTC), last_four=key[-4:]
-    )
-    storage.catalog.add_key(made, digest(key))
+    storage.catalog.add_key(_admin_key(key, name="first admin key"), digest(key))
+
+
+def _admin_key(key: str, *, name: str) -> Key:
+    return Key(id=ids.key(), scope="admin", name=name, created_at=datetime.now(UTC), last_four=key[-4:])
 
 
 def _bell(settings: Settings, redis: RedisLink | None, *, listen: bool) -> Bell:

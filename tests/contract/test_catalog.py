@@ -9,9 +9,11 @@ from msgspec.structs import replace
 
 from contract.making import SECRET, add_endpoint, at_once, endpoint, one, supplier
 from ringbearer import clock, ids
+from ringbearer.app import ensure_admin_key
 from ringbearer.domain.endpoints import Endpoint, RateLimit
 from ringbearer.domain.keys import Key, digest
 from ringbearer.errors import ConfigurationError, Conflict, NotFound, StoreUnavailable
+from ringbearer.settings import Settings
 from ringbearer.storage import catalog as catalog_module
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.schema import metadata
@@ -383,3 +385,19 @@ def test_keys_are_listed_page_by_page_oldest_first(storage: Storage) -> None:
         storage.catalog.add_key(key, digest(str(n)))
     first = storage.catalog.list_keys(limit=3)
     assert first + storage.catalog.list_keys(limit=3, cursor=first[-1].id) == made
+
+
+def test_a_changed_admin_key_takes_the_place_of_the_one_before(
+    storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = "the-first-admin-key-1111", "the-second-admin-key-2222"
+    made = Key(id=ids.key(), scope="admin", name="mine", created_at=datetime.now(UTC), last_four="mine")
+    storage.catalog.add_key(made, digest("mine"))
+    for given in (first, first, second, second):
+        ensure_admin_key(Settings(admin_key=given), storage)
+    assert storage.catalog.find_key(digest(first)) is None
+    assert storage.catalog.find_key(digest(second)) is not None
+    assert storage.catalog.find_key(digest("mine")) == made, "what was made by hand is nobody's to take away"
+    assert [record.getMessage() for record in caplog.records] == [
+        "RINGBEARER_ADMIN_KEY was changed: the key that ended in 1111 is valid no more"
+    ]

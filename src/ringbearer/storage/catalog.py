@@ -364,9 +364,16 @@ class Catalog:
 
     # ── keys ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def add_key(self, key: Key, digest: str) -> None:
-        """Store a key; one with the same digest is replaced, so that a given admin key can be set again."""
+    def add_key(self, key: Key, digest: str, *, alone: bool = False) -> list[Key]:
+        """Store a key; one with the same digest is replaced, so that a given admin key can be set again.
+
+        If it is to be `alone` of its name, those that had the name are forgotten; returns them.
+        """
+        replaced: list[Key] = []
         with self._database.write() as connection:
+            if alone:
+                gone = delete(schema.keys).where(schema.keys.c.name == key.name).returning(schema.keys)
+                replaced = [key_in(row) for row in connection.execute(gone)]
             connection.execute(delete(schema.keys).where(schema.keys.c.digest == digest))
             connection.execute(
                 insert(schema.keys).values(
@@ -378,6 +385,7 @@ class Catalog:
                     created_at=clock.from_datetime(key.created_at),
                 )
             )
+        return replaced
 
     def find_key(self, digest: str) -> Key | None:
         """The key with that digest."""
