@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from ringbearer.api.app import HANDLERS as API
 from ringbearer.cli.main import app
+from ringbearer.dashboard.app import HANDLERS as PAGES
 from ringbearer.settings import Settings, load
 
 CHART = Path(__file__).parents[2] / "ops" / "helm" / "ringbearer"
@@ -114,6 +116,13 @@ def test_processes_run_commands_and_settings_that_there_are(helm: str) -> None:
         assert settings.retention_days == 60
         assert settings.vault_keys() == ["A" * 43 + "="]
         assert settings.redis_url is not None
+
+
+def test_the_ingress_publishes_all_that_asks_for_a_key_and_nothing_else(helm: str) -> None:
+    (rule,) = of(render(helm, **VARIANTS["ingress"]), "Ingress")["spec"]["rules"]
+    published = {path["path"].removeprefix("/") for path in rule["http"]["paths"]}
+    assert published == {path.split("/")[1] for handler in [*API, *PAGES] for path in handler.paths}
+    assert not published & {"metrics", "health"}
 
 
 def test_a_process_has_time_to_end_in_order(helm: str) -> None:
