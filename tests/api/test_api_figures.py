@@ -1,5 +1,6 @@
 """Figures over HTTP: by group, over a window, and a supplier's own for a supplier's key."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import pytest
 
 from api.harness import Api, pointers, problem
 from ringbearer import clock
+from ringbearer.api.services import Turns
 from ringbearer.cli.main import main
 from ringbearer.domain.deliveries import State
+from ringbearer.errors import Overloaded
 from ringbearer.telemetry import AttemptMade, AttemptsMade, EventsAccepted
 
 
@@ -117,3 +120,25 @@ def test_the_report_of_a_month_in_each_form(
     problem(measured.as_("supplier:lumen").get(f"/v1/reports/{month}?supplier_id=other"), 404)
     problem(measured.as_("read").get("/v1/reports/june"), 404)
     problem(measured.as_("read").get(f"/v1/reports/{month}?supplier_id=nobody"), 404)
+
+
+def test_questions_for_figures_take_turns_and_no_end_of_them_may_wait() -> None:
+    async def ask() -> None:
+        turns = Turns("questions", most=2, waiting=1)
+        working, go = [], asyncio.Event()
+
+        async def work(number: int) -> int:
+            working.append(number)
+            await go.wait()
+            return number
+
+        asked = [asyncio.create_task(turns(work, number)) for number in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="3 questions wait"):
+            await turns(work, 3)
+        assert working == [0, 1]
+        go.set()
+        assert await asyncio.gather(*asked) == [0, 1, 2]
+        assert await turns(work, 4) == 4
+
+    asyncio.run(ask())

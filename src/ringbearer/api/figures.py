@@ -78,7 +78,9 @@ async def get_figures(request: ApiRequest, key: Key, services: ApiServices) -> R
         raise InvalidInput(
             "`after` must lie before `before`", [("/after", "expected a time before `before`")]
         )
-    found = await services.monitor.measured(since, until, group_by=query.by or "lane", key=query.key)
+    found = await services.figures(
+        services.monitor.measured, since, until, group_by=query.by or "lane", key=query.key
+    )
     return json_answer(
         FiguresAnswer(since=clock.to_datetime(since), until=clock.to_datetime(until), items=found[:_MOST])
     )
@@ -89,7 +91,7 @@ async def get_queue_times(request: ApiRequest, key: Key, services: ApiServices) 
     """How the queue is worked off: waiting, in flight, waits by lane, and how long the store takes."""
     require(key, Action.SEE_SERVICE)
     query = read_query(request, WindowQuery)
-    return json_answer(await services.monitor.monitor_queue_processing_times(query.window))
+    return json_answer(await services.figures(services.monitor.monitor_queue_processing_times, query.window))
 
 
 @get("/v1/figures/throughput")
@@ -97,7 +99,7 @@ async def get_throughput(request: ApiRequest, key: Key, services: ApiServices) -
     """Events, attempts and deliveries a second and by the minute."""
     require(key, Action.SEE_SERVICE)
     query = read_query(request, WindowQuery)
-    return json_answer(await services.monitor.track_throughput_metrics(query.window))
+    return json_answer(await services.figures(services.monitor.track_throughput_metrics, query.window))
 
 
 @get("/v1/figures/errors")
@@ -105,7 +107,7 @@ async def get_errors(request: ApiRequest, key: Key, services: ApiServices) -> Re
     """What failed, by whose fault, by lane and by code."""
     require(key, Action.SEE_SERVICE)
     query = read_query(request, WindowQuery)
-    return json_answer(await services.monitor.monitor_error_rates(query.window))
+    return json_answer(await services.figures(services.monitor.monitor_error_rates, query.window))
 
 
 class SeasonQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -119,7 +121,9 @@ async def get_patterns(request: ApiRequest, key: Key, services: ApiServices) -> 
     """What is usual for each hour of the week and day of the year, and which hours stand out."""
     require(key, Action.SEE_SERVICE)
     query = read_query(request, SeasonQuery)
-    return json_answer(await services.monitor.track_seasonal_performance_patterns(query.weeks))
+    return json_answer(
+        await services.figures(services.monitor.track_seasonal_performance_patterns, query.weeks)
+    )
 
 
 @get("/v1/figures/overview")
@@ -127,4 +131,4 @@ async def get_overview(request: ApiRequest, key: Key, services: ApiServices) -> 
     """All that a person looks at first."""
     require(key, Action.SEE_SERVICE)
     query = read_query(request, WindowQuery)
-    return json_answer(await services.monitor.generate_performance_dashboard(query.window))
+    return json_answer(await services.figures(services.monitor.generate_performance_dashboard, query.window))

@@ -31,7 +31,7 @@ async def get_endpoint_health(
 async def _measure(services: ApiServices, supplier_id: str, endpoint_id: str) -> DeliveryMetrics:
     now = clock.now()
     since = now - int(_WINDOW * clock.SECOND)
-    rows = await services.monitor.measured(since, now, group_by="endpoint", key=endpoint_id)
+    rows = await services.figures(services.monitor.measured, since, now, group_by="endpoint", key=endpoint_id)
     row = rows[0] if rows else None
     answer = row.stages["answer"] if row is not None else None
     return DeliveryMetrics(

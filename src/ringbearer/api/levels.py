@@ -58,7 +58,7 @@ async def get_service_levels(request: ApiRequest, key: Key, services: ApiService
     """How service levels were kept, what is left of each budget, and how fast it burns."""
     require(key, Action.SEE_SERVICE)
     query = read_query(request, LevelsQuery)
-    return json_answer(await services.monitor.monitor_sla_compliance(query.window))
+    return json_answer(await services.figures(services.monitor.monitor_sla_compliance, query.window))
 
 
 @put("/v1/slos/{kind:str}/{name:str}")

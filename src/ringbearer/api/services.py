@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
 
 from ringbearer.api.auth import Authenticator
@@ -25,6 +26,9 @@ MAX_BODY_BYTES = 1024 * 1024
 STORE_CALLS = 4
 """Calls to the store at a time; SQLite has as many readers, and publishing must find threads too."""
 STORE_CALLS_WAITING = 500
+FIGURES = 2
+"""Questions for figures at a time: they may go through a year, and must leave threads and readers to others."""
+FIGURES_WAITING = 50
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +46,26 @@ class UrlGuard(Protocol):
         """Look at the addresses behind the name; raises UrlRefused."""
 
 
+class Turns:
+    """Lets a few be at work at a time; raises Overloaded when too many wait for their turn."""
+
+    def __init__(self, what: str, *, most: int, waiting: int) -> None:
+        self._what = what
+        self._turns = asyncio.Semaphore(most)
+        self._room = most + waiting
+        self._inside = 0
+
+    async def __call__(self, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._inside >= self._room:
+            raise Overloaded(f"{self._inside} {self._what} wait for the store already")
+        self._inside += 1
+        try:
+            async with self._turns:
+                return await work(*args, **kwargs)
+        finally:
+            self._inside -= 1
+
+
 class StoreCalls:
     """Calls that block, made from the event loop on threads, a few at a time.
 
@@ -49,19 +73,10 @@ class StoreCalls:
     """
 
     def __init__(self, most: int = STORE_CALLS, waiting: int = STORE_CALLS_WAITING) -> None:
-        self._turns = asyncio.Semaphore(most)
-        self._room = most + waiting
-        self._inside = 0
+        self._turns = Turns("management requests", most=most, waiting=waiting)
 
     async def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        if self._inside >= self._room:
-            raise Overloaded(f"{self._inside} management requests wait for the store already")
-        self._inside += 1
-        try:
-            async with self._turns:
-                return await asyncio.to_thread(function, *args, **kwargs)
-        finally:
-            self._inside -= 1
+        return await self._turns(partial(asyncio.to_thread, function, *args, **kwargs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +105,9 @@ class ApiServices:
     """Changes of one endpoint in a minute; 0 for any number."""
     max_body_bytes: int = MAX_BODY_BYTES
     store: StoreCalls = field(default_factory=StoreCalls)
+    figures: Turns = field(
+        default_factory=lambda: Turns("questions for figures", most=FIGURES, waiting=FIGURES_WAITING)
+    )
     changes: ChangeLimit = field(init=False)
 
     def __post_init__(self) -> None:
