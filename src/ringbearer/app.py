@@ -468,7 +468,7 @@ def _tending(
         await asyncio.to_thread(optimizer.park_crowded, now=clock.now())
 
     async def tune() -> None:
-        await processor.optimize_http_connections()
+        await processor.optimize_http_connections(ahead=services.steering.season_state.phase == "peak")
         await processor.optimize_retry_backoff_strategies()
         services.breakers.forget_closed(before=clock.now() - CIRCUIT_SECONDS * clock.SECOND)
 
