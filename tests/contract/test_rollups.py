@@ -160,13 +160,21 @@ def test_hours_and_days_answer_what_their_minutes_answered(storage: Storage) -> 
         (midnight + 5 * MINUTE, midnight + 25 * MINUTE),
     ]
 
+    keys = ["high/standard/delivered", "nothing/like/it"]
+
     def all_figures() -> list[object]:
         return [
             *(reader.grouped("path", since=since, until=until, now=now) for since, until in windows),
             reader.grouped("endpoint", since=midnight, until=now, now=now),
+            *(reader.totals("path", keys, since=since, until=until, now=now) for since, until in windows),
         ]
 
     before = all_figures()
+    summed = reader.totals("endpoint", ["ep_1", "ep_2"], since=midnight, until=now, now=now)
+    assert [(total.attempts, total.success) for total in (summed["ep_1"], summed["ep_2"])] == [
+        (1_000, 1.0),
+        (0, None),
+    ]
     steps = 1
     while sum_up(storage.rollups, now=now):
         steps += 1

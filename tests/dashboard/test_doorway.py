@@ -67,8 +67,13 @@ def test_a_pause_ends_and_memory_of_addresses_is_bounded(monkeypatch: pytest.Mon
 def test_a_session_ends_by_time_by_logging_out_and_with_its_key(pages: Pages) -> None:
     visitor = pages.browser("admin")
     visitor.get("/")
+    cookie = visitor.client.cookies[COOKIE]
     assert visitor.post("/logout").status_code == 303
     assert visitor.get("/").status_code == 303
+    keeper = pages.browser(None)  # who copied the cookie
+    keeper.client.cookies.set(COOKIE, cookie)
+    assert keeper.get("/").status_code == 303
+    assert pages.browser("admin").get("/").status_code == 200  # another session of the same key
 
     text = pages.key("read")
     other = pages.browser(None)

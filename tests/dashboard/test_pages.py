@@ -207,6 +207,30 @@ def test_a_read_key_looks_and_cannot_touch(pages: Pages) -> None:
     assert visitor.get("/replay/count").status_code == 403
 
 
+def test_lists_tell_how_each_did_in_the_last_day(pages: Pages) -> None:
+    made = pages.endpoint(pages.supplier())
+    pages.endpoint(pages.supplier("other"))
+    now = clock.now()
+    hour, minute = Level.HOUR.span, Level.MINUTE.span
+
+    def rows(at: int) -> list[Rollup]:
+        return [
+            Rollup(dimension, at, key, "p", 100, 97, 3, 0, 100, 2, "")
+            for dimension, key in (("supplier", "lumen"), ("endpoint", str(made["id"])))
+        ]
+
+    mark = now // hour * hour - 2 * hour
+    for at in (mark - 30 * hour, mark - hour):  # the first of them lies too far back
+        pages.storage.rollups.sum_up(Level.HOUR, rows(at), until=mark)
+    pages.storage.rollups.write(rows(now // minute * minute - 5 * minute))
+    visitor = pages.browser()
+    for path in ("/suppliers", "/endpoints"):
+        page = visitor.get(path).text
+        assert re.findall(r'data-label="Attempts, 24 h" class="num">([^<]+)', page) == ["200", "0"]
+        assert re.findall(r'data-label="Success, 24 h" class="num">([^<]+?)\s*<', page) == ["97.00 %", "–"]
+        assert "4 given up" in page
+
+
 def test_a_suppliers_key_sees_its_own_and_nothing_else(pages: Pages) -> None:
     one, two = pages.endpoint(pages.supplier()), pages.endpoint(pages.supplier("other"))
     (mine,) = pages.event("lumen", [str(one["id"])])

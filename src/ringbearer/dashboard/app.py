@@ -26,6 +26,7 @@ from ringbearer.dashboard.doorway import login_path, redirect
 from ringbearer.dashboard.rendering import HEADERS, page
 from ringbearer.dashboard.services import MAX_FORM_BYTES, PageRequest, PageServices
 from ringbearer.dashboard.sessions import COOKIE, Visitor, resume
+from ringbearer.domain.keys import digest
 from ringbearer.errors import NotFound, Unauthorized
 
 _FOREVER = "public, max-age=31536000, immutable"
@@ -100,10 +101,14 @@ def create_dashboard(services: PageServices) -> Litestar:
 
 
 async def _visitor(request: PageRequest, services: PageServices) -> Visitor:
-    """Who looks; raises Unauthorized when there is no session, or its key was deleted."""
+    """Who looks; raises Unauthorized when there is no session, it was ended, or its key was deleted."""
     session = resume(services.storage.vault, request.cookies.get(COOKIE), now=clock.now())
     key = await services.authenticator.find(session.digest) if session is not None else None
-    if session is None or key is None:
+    if (
+        session is None
+        or key is None
+        or await services.store(services.storage.sessions.ended, digest(session.token))
+    ):
         raise Unauthorized("log in to see this page")
     request.state.visitor = visitor = Visitor(key, session)
     return visitor

@@ -50,9 +50,13 @@ async def log_in(request: PageRequest, services: PageServices) -> Response[str]:
 
 
 @post("/logout")
-async def log_out(request: PageRequest, visitor: Visitor) -> Response[str]:
-    """End the session in this browser."""
+async def log_out(request: PageRequest, visitor: Visitor, services: PageServices) -> Response[str]:
+    """End the session: in this browser, and for whoever else has its cookie."""
     await read_change(request, visitor)
+    session = visitor.session
+    await services.store(
+        services.storage.sessions.end, digest(session.token), until=session.until, now=clock.now()
+    )
     _audit.info("logged out", extra={"key": visitor.key.id})
     secure = request.headers.get("origin", "").startswith("https:")
     return redirect("/login", {"set-cookie": sessions.cookie_header("", secure=secure, lifetime=0)})

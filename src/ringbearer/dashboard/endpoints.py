@@ -12,7 +12,7 @@ from ringbearer.dashboard.paging import PER_PAGE, window
 from ringbearer.dashboard.rendering import page
 from ringbearer.dashboard.services import PageRequest, PageServices, query_of, read_change
 from ringbearer.dashboard.sessions import Visitor
-from ringbearer.dashboard.suppliers import last_day
+from ringbearer.dashboard.suppliers import last_day, last_days
 from ringbearer.domain.deliveries import Attempt
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.errors import InvalidInput
@@ -42,7 +42,9 @@ async def list_endpoints(request: PageRequest, visitor: Visitor, services: PageS
         before=query.get("before"),
     )
     given = {name: query[name] for name in ("text", "state") if name in query}
-    return page("endpoints.html", visitor, found=window(found, query), given=given)
+    shown = window(found, query)
+    days = await last_days(services, "endpoint", [each.id for each in shown.items])
+    return page("endpoints.html", visitor, found=shown, days=days, given=given)
 
 
 _ONE = "/suppliers/{supplier_id:str}/endpoints/{endpoint_id:str}"

@@ -1,7 +1,8 @@
 """Sessions: who looks at the pages, kept in a sealed cookie, with a token that every change must bring along.
 
 The cookie holds nothing that can be read or made elsewhere: it is sealed with the vault's key. It names the
-digest of the API key that was presented, never the key; when that key is deleted, its sessions end with it.
+digest of the API key that was presented, never the key; when that key is deleted, its sessions end with it. Who logs
+out ends the session in the store, whoever may have kept its cookie.
 """
 
 import base64

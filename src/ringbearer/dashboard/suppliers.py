@@ -1,5 +1,7 @@
 """*Suppliers*: who they are, and each with its endpoints and newest deliveries."""
 
+from collections.abc import Sequence
+
 import msgspec
 from litestar import Response, get
 
@@ -14,7 +16,7 @@ from ringbearer.dashboard.services import PageRequest, PageServices, query_of
 from ringbearer.dashboard.sessions import Visitor
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.domain.suppliers import Supplier
-from ringbearer.monitor.figures import Percentiles
+from ringbearer.monitor.figures import Percentiles, Totals
 from ringbearer.storage.search import Filter
 
 _NEWEST = 10
@@ -46,7 +48,15 @@ async def list_suppliers(request: PageRequest, visitor: Visitor, services: PageS
         after=query.get("after"),
         before=query.get("before"),
     )
-    return page("suppliers.html", visitor, found=window(found, query), text=query.get("text"))
+    shown = window(found, query)
+    days = await last_days(services, "supplier", [each.id for each in shown.items])
+    return page("suppliers.html", visitor, found=shown, days=days, text=query.get("text"))
+
+
+async def last_days(services: PageServices, dimension: str, keys: Sequence[str]) -> dict[str, Totals]:
+    """What became of the attempts of each of these suppliers or endpoints in the last 24 hours."""
+    now = clock.now()
+    return await services.store(services.monitor.totals, dimension, keys, now - trends.DAY, now)
 
 
 async def last_day(services: PageServices, dimension: str, key: str) -> Day:

@@ -1,6 +1,6 @@
 """Figures: rollups merged on reading, over any window and all processes."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -132,6 +132,19 @@ def _within(step: int) -> Level:
     return max((level for level in Level if level.span <= step), default=Level.MINUTE)
 
 
+class Totals(msgspec.Struct, kw_only=True):
+    """What became of attempts, without their distributions."""
+
+    attempts: int = 0
+    delivered: int = 0
+    dead: int = 0
+
+    @property
+    def success(self) -> float | None:
+        """The share of attempts that delivered; None without any."""
+        return self.delivered / self.attempts if self.attempts else None
+
+
 class Reader:
     """Reads figures from the store; blocks, and raises StoreUnavailable."""
 
@@ -189,6 +202,20 @@ class Reader:
             found[at] = found.get(at, 0) + row.attempts
         return found
 
+    def totals(
+        self, dimension: str, keys: Sequence[str], *, since: int, until: int, now: int
+    ) -> dict[str, Totals]:
+        """What became of the attempts of each of these keys in [since, until): a query for each level that answers."""
+        found = {key: Totals() for key in keys}
+        for level, start, end in self._plan(dimension, since=since, until=until, now=now, coarsest=Level.DAY):
+            summed = self._rollups.totals(level, dimension, keys, since=start, until=end)
+            for key, (attempts, delivered, dead) in summed.items():
+                total = found[key]
+                total.attempts += attempts
+                total.delivered += delivered
+                total.dead += dead
+        return found
+
     def rows(
         self,
         dimension: str,
@@ -200,8 +227,15 @@ class Reader:
         coarsest: Level = Level.DAY,
     ) -> Iterator[Rollup]:
         """The rows that answer a window, of whichever level is the coarsest that does."""
+        plan = self._plan(dimension, since=since, until=until, now=now, coarsest=coarsest)
+        for level, start, end in plan:
+            yield from self._rollups.read(level, dimension, since=start, until=end, key=key)
+
+    def _plan(
+        self, dimension: str, *, since: int, until: int, now: int, coarsest: Level
+    ) -> list[tuple[Level, int, int]]:
         many = dimension in MANY
-        plan = pieces(
+        return pieces(
             since // Level.MINUTE.span * Level.MINUTE.span,
             until,
             marks=self._rollups.marks(),
@@ -209,5 +243,3 @@ class Reader:
             minutes_from=now - (MINUTES_KEPT_OF_MANY if many else MINUTES_KEPT),
             hours_from=now - (HOURS_KEPT_OF_MANY if many else HOURS_KEPT),
         )
-        for level, start, end in plan:
-            yield from self._rollups.read(level, dimension, since=start, until=end, key=key)

@@ -18,7 +18,7 @@ from ringbearer.errors import InvalidInput, StoreUnavailable
 from ringbearer.looper import Looper
 from ringbearer.monitor.alerting import look, rules_of
 from ringbearer.monitor.burning import BurnBook
-from ringbearer.monitor.figures import DAYS_KEPT, Figures, Reader, percentiles
+from ringbearer.monitor.figures import DAYS_KEPT, Figures, Reader, Totals, percentiles
 from ringbearer.monitor.objectives import objectives_of
 from ringbearer.monitor.recorder import DIMENSIONS, STAGES, Recorder
 from ringbearer.monitor.report import Report, build
@@ -154,6 +154,10 @@ class WebhookPerformanceMonitor:
             key=key,
             wanted=(lambda name: by(name) is not None) if dimension == "path" else (lambda name: True),
         )
+
+    def totals(self, dimension: str, keys: Sequence[str], since: int, until: int) -> dict[str, Totals]:
+        """What became of the attempts of each of these suppliers or endpoints in [since, until); blocks."""
+        return self._reader.totals(dimension, keys, since=since, until=until, now=clock.now())
 
     def counts(self, since: int, until: int, step: int, *, flow: str) -> dict[int, int]:
         """How many of a flow (accepted, deliveries, settled, …) by spans of `step` microseconds; blocks."""

@@ -24,6 +24,7 @@ from ringbearer.storage.ready import Ready
 from ringbearer.storage.retention import Retention
 from ringbearer.storage.rollups import Rollups
 from ringbearer.storage.scaling import ScalingRecords
+from ringbearer.storage.sessions import EndedSessions
 from ringbearer.storage.shapes import Shapes
 from ringbearer.storage.vault import Vault
 
@@ -53,6 +54,7 @@ class Storage:
         self.heat = Heat(database)
         self.shapes = Shapes(database)
         self.alerts = AlertBook(database, vault)
+        self.sessions = EndedSessions(database)
 
     def history_for(self, supplier_id: str | None) -> History:
         """The history as that supplier may read it, all of it for None; never for writing."""

@@ -64,6 +64,11 @@ class Rollups:
         )
         select = f"SELECT {_COLUMNS} FROM rollups WHERE level = :level AND dimension = :dimension"
         self._read = text(select + " AND at >= :since AND at < :until")
+        self._totals = text(
+            "SELECT s.key, sum(s.attempts), sum(s.delivered), sum(s.dead) "
+            f"FROM {database.rows} JOIN rollups AS s ON s.level = :level AND s.dimension = :dimension "
+            "AND s.key = r.value ->> 0 AND s.at >= :since AND s.at < :until GROUP BY s.key"
+        )
         self._read_key = text(select + " AND key = :key AND at >= :since AND at < :until")
 
     def write(self, rows: Sequence[Rollup]) -> None:
@@ -87,6 +92,22 @@ class Rollups:
             parameters["key"] = key
         with self._database.read() as connection:
             return [Rollup(*row) for row in connection.execute(statement, parameters)]
+
+    def totals(
+        self, level: Level, dimension: str, keys: Sequence[str], *, since: int, until: int
+    ) -> dict[str, tuple[int, int, int]]:
+        """Attempts, delivered and given up of these keys in spans that begin in [since, until), summed up; only
+        those of which there is anything."""
+        values = {
+            "level": level,
+            "dimension": dimension,
+            "rows": _encode([(key,) for key in keys]).decode(),
+            "since": since,
+            "until": until,
+        }
+        with self._database.read() as connection:
+            rows = connection.execute(self._totals, values).all()
+        return {key: (int(attempts), int(delivered), int(dead)) for key, attempts, delivered, dead in rows}
 
     def keys(self, dimension: str, *, since: int, until: int) -> list[str]:
         """The keys of a dimension that have rows of any level in a time, in order."""

@@ -152,6 +152,13 @@ events = Table(
     postgresql_partition_by="RANGE (id)",
 )
 
+ended_sessions = Table(
+    "ended_sessions",
+    metadata,
+    Column("digest", Id, primary_key=True),
+    Column("until", BigInteger, nullable=False),
+)
+
 deliveries = Table(
     "deliveries",
     metadata,
