@@ -113,3 +113,28 @@ def test_a_leader_of_an_earlier_term_decides_nothing_more(api: Api) -> None:
     latest = api.storage.scaling.latest()
     assert latest is not None
     assert latest.desired == 4
+
+
+def test_what_processes_take_is_told_one_by_one_and_together(api: Api) -> None:
+    for name, memory in (("a", 7e7), ("b", 5e7)):
+        signals = {"memory": memory, "slots": 100.0, "held": 30.0, "warm": 1.0}
+        api.storage.nodes.beat(name, kind="work", host="h", pid=1, version="1", signals=signals)
+    found = api.as_("scaling").get("/v1/scaling/resources").json()
+    assert sorted(each["signals"]["memory"] for each in found["processes"]) == [5e7, 7e7]
+    assert (found["memory"], found["slots"], found["held"], found["utilisation"]) == (12e7, 200, 60, 0.3)
+    assert found["load"]["workers"] == 2
+    assert api.as_("publish").get("/v1/scaling/resources").status_code == 403
+
+
+def test_the_report_counts_what_is_on_record(api: Api) -> None:
+    async def run() -> None:
+        manager = WebhookScalingManager(storage=api.storage)
+        for arrivals in (50.0, 130.0):
+            load = LoadMetrics(workers=1, slots=100, hold_seconds=1.0, arrivals=arrivals)
+            await manager.scale_webhook_infrastructure(load)
+
+    asyncio.run(run())
+    found = api.as_("read").get("/v1/scaling/report?days=1").json()
+    assert (found["scaled_up"], found["scaled_down"], found["most"]) == (1, 0, 2)
+    assert found["connections"]["healthy"] is True
+    assert pointers(api.as_("read").get("/v1/scaling/report?days=0")) == ["/days"]

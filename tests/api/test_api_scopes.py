@@ -92,6 +92,8 @@ SCALING = {
     "getScaling",
     "changeScaling",
     "listScalingDecisions",
+    "getResources",
+    "getScalingReport",
     "getForecast",
     "getSlas",
     "setSlas",

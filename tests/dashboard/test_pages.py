@@ -18,6 +18,7 @@ from ringbearer.dashboard.rendering import duration, moment, number, percent, pr
 from ringbearer.domain.deliveries import Attempt, State
 from ringbearer.domain.suppliers import Supplier
 from ringbearer.monitor.prometheus import PrometheusMetrics
+from ringbearer.storage.forecasts import Foretold
 from ringbearer.storage.rollups import Level, Rollup
 from ringbearer.telemetry import Telemetry
 
@@ -481,7 +482,22 @@ def test_what_is_to_come_is_forecast_from_history(pages: Pages) -> None:
     ]
     pages.storage.rollups.sum_up(Level.HOUR, counts, until=last)
     shown = pages.browser("read").get("/season/forecast").text
-    assert shown.count("data-value") == 3 * 14 * 24
+    assert shown.count("<tr><td data-value") == 14 * 24
+    assert "was written down" not in shown
+
+
+def test_what_was_expected_a_day_before_is_shown_beside_what_came_true(pages: Pages) -> None:
+    hour = Level.HOUR.span
+    last = clock.now() // hour * hour
+    counts = [
+        Rollup("flow", last - n * hour, "deliveries", "", 200, 0, 0, 0, 0, 0, "") for n in range(1, 400)
+    ]
+    pages.storage.rollups.sum_up(Level.HOUR, counts, until=last)
+    pages.storage.forecasts.keep([Foretold(last - n * hour, last - 30 * hour, 150.0, 300.0) for n in (2, 1)])
+    shown = pages.browser("read").get("/season/forecast").text
+    assert shown.count("<tr><td data-value") == 14 * 24 + 2
+    assert shown.count('data-value="200.0">200</td><td class="num" data-value="150.0">150<') == 2
+    assert "What was written down a day before was 25" in shown
 
 
 def test_service_levels_are_shown_over_several_times(pages: Pages) -> None:

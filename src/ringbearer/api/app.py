@@ -107,6 +107,8 @@ HANDLERS = (
     workers.command_workers,
     workers.list_commands,
     workers.get_command,
+    scaling.get_resources,
+    scaling.get_scaling_report,
     scaling.get_forecast,
     scaling.get_slas,
     scaling.set_slas,

@@ -25,7 +25,7 @@ from ringbearer.api.levels import LevelsQuery, ObjectiveBody
 from ringbearer.api.order import Peaks, PeaksQuery, Priorities, Rehearsal, RehearsalQuery, SeasonAnswer
 from ringbearer.api.reading import Nothing, PageQuery
 from ringbearer.api.reports import ReportQuery
-from ringbearer.api.scaling import ForecastQuery, Scaling, ScalingChange, Slas
+from ringbearer.api.scaling import ForecastQuery, Scaling, ScalingChange, ScalingReportQuery, Slas
 from ringbearer.api.shapes import ShapeBody, ShapesQuery
 from ringbearer.api.suppliers import SupplierBody
 from ringbearer.api.workers import NewCommand, Worker
@@ -55,7 +55,7 @@ from ringbearer.monitor.slo import Objective
 from ringbearer.queue.plan import QueuePlan
 from ringbearer.queue.results import QueuePerformance
 from ringbearer.rules import PriorityConfiguration
-from ringbearer.scaling.results import ScalingPrediction
+from ringbearer.scaling.results import PerformanceReport, ResourceMetrics, ScalingPrediction
 from ringbearer.season import SeasonScalingConfig
 from ringbearer.storage.shapes import Shape
 
@@ -882,6 +882,23 @@ MANAGEMENT: tuple[Operation, ...] = (
         "List what was decided and changed, by whom and why, newest first.",
         DecisionPage,
         query=PageQuery,
+        keys="admin, read or scaling",
+    ),
+    _get(
+        "/v1/scaling/resources",
+        "getResources",
+        "Scaling",
+        "See what every process takes, one by one and together, and how much room there is.",
+        ResourceMetrics,
+        keys="admin, read or scaling",
+    ),
+    _get(
+        "/v1/scaling/report",
+        "getScalingReport",
+        "Scaling",
+        "See how the number of workers moved and why, and how connections and processes are now.",
+        PerformanceReport,
+        query=ScalingReportQuery,
         keys="admin, read or scaling",
     ),
     _get(

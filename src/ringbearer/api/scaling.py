@@ -191,6 +191,27 @@ async def list_scaling_decisions(request: ApiRequest, key: Key, services: ApiSer
     return json_answer(page(found, query.limit))
 
 
+@get("/v1/scaling/resources")
+async def get_resources(key: Key, services: ApiServices) -> Response[bytes]:
+    """What every process takes now, one by one and together, and how much room there is."""
+    require(key, Action.SEE_SCALING)
+    return json_answer(await services.scaler.monitor_resource_utilization())
+
+
+class ScalingReportQuery(msgspec.Struct, kw_only=True):
+    """How far to look back."""
+
+    days: Annotated[int, Meta(ge=1, le=400, description="days that have passed, from 1 to 400")] = 30
+
+
+@get("/v1/scaling/report")
+async def get_scaling_report(request: ApiRequest, key: Key, services: ApiServices) -> Response[bytes]:
+    """How the number of workers moved and why, and how the connections and processes are now."""
+    require(key, Action.SEE_SCALING)
+    query = read_query(request, ScalingReportQuery)
+    return json_answer(await services.scaler.generate_performance_reports(days=query.days))
+
+
 def _scaling(storage: Storage) -> Scaling:
     latest, policy = storage.scaling.latest(), storage.scaling.policy()
     ready = storage.nodes.working()

@@ -59,4 +59,17 @@ async def show_forecast(visitor: Visitor, services: PageServices) -> Response[st
     """What is to come; on its own, since the first forecast of a process takes a moment."""
     require_everybodys(visitor, Action.SEE_SCALING)
     found = await services.api.get(visitor.key, "/v1/forecast", ScalingPrediction, {"days": _FORECAST_DAYS})
-    return page("parts/forecast.html", visitor, forecast=found, expected=sum(h.expected for h in found.hours))
+    return page(
+        "parts/forecast.html",
+        visitor,
+        forecast=found,
+        expected=sum(hour.expected for hour in found.hours),
+        missed=_missed(found),
+    )
+
+
+def _missed(found: ScalingPrediction) -> float | None:
+    """Of the past hours, how far off what was expected was: Σ|actual - expected| / Σ actual; None of nothing."""
+    known = [(hour.expected, hour.actual) for hour in found.past if hour.actual is not None]
+    total = sum(actual for _, actual in known)
+    return sum(abs(expected - actual) for expected, actual in known) / total if total else None

@@ -22,7 +22,7 @@
 
   // ── charts ──────────────────────────────────────────────────────────────────
 
-  const inks = ["--lead", "--gold", "--bad"];
+  const usualInks = ["--lead", "--gold", "--bad"];
 
   const axisClock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
   const axisSeconds = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
@@ -43,7 +43,7 @@
     ];
   }
 
-  function plot(element, names, data, unit, shortest) {
+  function plot(element, names, data, unit, shortest, inks = usualInks) {
     element.replaceChildren();
     const series = names.map((label, index) => ({
       label,
@@ -84,7 +84,7 @@
           data[index].push(text === undefined || text === "" ? null : Number(text));
         });
       }
-      plot(target, names, data, figure.dataset.unit);
+      plot(target, names, data, figure.dataset.unit, 0, figure.dataset.inks?.split(" "));
     }
   }
 
