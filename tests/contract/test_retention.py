@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from sqlalchemy import text
 
 from contract.making import (
     DAY,
@@ -244,6 +245,25 @@ def test_the_last_moment_of_a_day_and_the_first_of_the_next_have_room(own_storag
     own_storage.ledger.accept(made)
     assert kept(own_storage) == {a.event_id for a in made}
     assert ids.floor("evt", TODAY) <= made[1].event_id < ids.floor("evt", TODAY + DAY)
+
+
+def test_making_room_waits_for_nobody_and_makes_nobody_wait(
+    own_storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = own_storage
+    monkeypatch.setattr(clock, "now", lambda: TODAY + 100 * DAY)
+    with storage.database.read() as reading:  # as a backup does for hours
+        for parent in PARTITIONED:
+            reading.execute(text(f"SELECT count(*) FROM {parent}"))
+        storage.retention.prepare()
+    monkeypatch.setattr(clock, "now", lambda: TODAY + 110 * DAY)
+    with storage.database.read() as reading:
+        reading.execute(text("SELECT count(*) FROM events"))
+        with storage.database.write() as writing:
+            storage.ledger.accept_within(writing, [made := admission(at=TODAY + 101 * DAY)])
+            if on_postgres(storage):
+                storage.retention.prepare()
+    assert kept(storage) == {made.event_id}
 
 
 def test_threads_may_make_room_at_once(own_storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ _CHUNK = 500
 # no index need be told.
 _FILL = {"events": 100, "deliveries": 60, "attempts": 100}
 _KEY_CHUNK = 5_000
+# A statement that waits for a lock makes everybody wait who comes after it: better it gives up, and is tried again.
+_IMPATIENT = "SET LOCAL lock_timeout = '500ms'"
 _PREPARE_LOCK = 0x52424451  # an arbitrary number that only the making and dropping of days takes
 
 
@@ -123,18 +125,25 @@ class PartitionedRetention(Retention):
         with self._database.write() as connection:
             # One process at a time: IF NOT EXISTS does not hold against what another one is just making.
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PREPARE_LOCK})
+            connection.execute(text(_IMPATIENT))
             for day in range(today - _DAY, today + (_DAYS_AHEAD + 1) * _DAY, _DAY):
                 for table, prefix in PARTITIONED.items():
                     name = _name(table, day)
                     if not _exists(connection, name):
-                        connection.execute(
-                            text(
-                                f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF {table} "
-                                f"FOR VALUES FROM ('{ids.floor(prefix, day)}') "
-                                f"TO ('{ids.floor(prefix, day + _DAY)}') WITH (fillfactor = {_FILL[table]})"
-                            )
+                        self._make(
+                            connection, table, name, ids.floor(prefix, day), ids.floor(prefix, day + _DAY)
                         )
-                        tenancy.close(connection, name)
+
+    @staticmethod
+    def _make(connection: Connection, table: str, name: str, low: str, high: str) -> None:
+        """Make a day's table by itself, and attach it: that waits for no reader or writer, and none waits for it."""
+        connection.execute(
+            text(f"CREATE TABLE {name} (LIKE {table} INCLUDING ALL) WITH (fillfactor = {_FILL[table]})")
+        )
+        tenancy.close(connection, name)
+        connection.execute(
+            text(f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{low}') TO ('{high}')")
+        )
 
     def prune(self, *, before: int) -> int:
         before = before // _DAY * _DAY  # dead letters, too, go with their day
@@ -196,9 +205,8 @@ class PartitionedRetention(Retention):
     @staticmethod
     def _lock(connection: Connection, day: int) -> bool:
         """Keep others out of a day, so that nothing of it is replayed meanwhile; False when it is gone already."""
-        # Whoever reads the table now finishes first; if that takes long, the next round tries again,
-        # rather than that everybody else queues up behind this statement.
-        connection.execute(text("SET LOCAL lock_timeout = '500ms'"))
+        # Whoever reads the table now finishes first; if that takes long, the next round tries again.
+        connection.execute(text(_IMPATIENT))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PREPARE_LOCK})
         name = _name("deliveries", day)
         there = _exists(connection, name)
