@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import random
+import shutil
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -60,9 +61,10 @@ def main() -> int:
             postgres=postgres,
             redis=redis,
         )
-    backend = arguments.database + (f"+{arguments.redis}" if arguments.redis is not None else "")
-    _show(console, report, backend)
-    _write(report, backend)
+        backend = arguments.database + (f"+{arguments.redis}" if arguments.redis is not None else "")
+        _show(console, report, backend)
+        written = _write(report, backend, directory / "run")
+        console.print(f"written to {written}", highlight=False, soft_wrap=True)
     return 1 if report.verdict.violations else 0
 
 
@@ -94,7 +96,8 @@ def _show(console: Console, report: Report, database: str) -> None:
         console.print(f"[red]VIOLATION[/red] {line} (seed {report.plan.seed})", highlight=False)
 
 
-def _write(report: Report, database: str) -> None:
+def _write(report: Report, database: str, journals: Path) -> Path:
+    """Keep the report, and when a promise was not kept, what everybody wrote down."""
     RESULTS.mkdir(exist_ok=True)
     plan = msgspec.structs.replace(report.plan, database_url=None)
     content = msgspec.to_builtins(msgspec.structs.replace(report, plan=plan))
@@ -102,6 +105,14 @@ def _write(report: Report, database: str) -> None:
     document = {"at": stamp.isoformat(timespec="seconds"), "database": database, **content}
     path = RESULTS / f"{stamp:%Y-%m-%dT%H%M%S}-{database}-{report.plan.seed}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+    if report.verdict.violations:
+        shutil.copytree(journals, path.with_suffix(""), ignore=_sockets)
+    return path
+
+
+def _sockets(directory: str, names: list[str]) -> list[str]:
+    """What cannot be copied."""
+    return [name for name in names if Path(directory, name).is_socket()]
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 I1   accepted ⇒ seen by the receiver with a 2xx, or a dead letter, or scheduled with a time
 I2   nothing arrives that was not sent, and everything that arrives is signed
 I3   one event ⇒ the same bytes on every attempt
-I4   no delivery after its 2xx: never without faults, and with faults at most (workers lost × slots);
-     no attempt succeeds twice, but for claims that a database that crashed may have forgotten, and connections cut
+I4   no delivery after its 2xx: never without faults, and with faults at most (workers lost × slots), and only where
+     the store lacks the answer to one of its attempts;
+     no attempt succeeds twice. Claims that a database that crashed may have forgotten, and connections cut, are excepted
 I5   attempts ≤ the schedule's, one more for each worker lost
 I6   per endpoint and ordering key, first successes come in order
 I9   one idempotency key ⇒ one event
@@ -25,7 +26,10 @@ _SHOWN = 5  # of each kind of violation
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A delivery as the store has it; `job` is the state of its job, if there is one."""
+    """A delivery as the store has it; `job` is the state of its job, if there is one.
+
+    `answered` is how many of its attempts have an answer written down.
+    """
 
     delivery: str
     event: str
@@ -34,6 +38,7 @@ class Row(msgspec.Struct, frozen=True):
     attempts: int
     job: str | None
     due_at: int | None
+    answered: int = 0
 
 
 class Evidence(msgspec.Struct, kw_only=True):
@@ -83,7 +88,8 @@ def read_store(storage: Storage) -> tuple[list[Row], dict[tuple[int, str], int],
             Row(*row)
             for row in connection.execute(
                 text(
-                    "SELECT d.id, d.event_id, d.endpoint_id, d.state, d.attempts, j.state, j.due_at "
+                    "SELECT d.id, d.event_id, d.endpoint_id, d.state, d.attempts, j.state, j.due_at, "
+                    "(SELECT count(*) FROM attempts AS a WHERE a.delivery_id = d.id AND a.status_code IS NOT NULL) "
                     "FROM deliveries AS d LEFT JOIN jobs AS j ON j.delivery_id = d.id"
                 )
             )
@@ -213,11 +219,23 @@ class _Court:
             self._violation(
                 "I4", f"{self._duplicates} duplicates after a 2xx, {self._e.in_flight} are allowed"
             )
+        self._explained(times)
         attempts = Counter((s.id, s.path, s.attempt) for s in self._successes)
         again = {which: n for which, n in attempts.items() if n > 1}
         if sum(again.values()) - len(again) > self._e.forgotten + self._e.cut:
             for (event, path, attempt), n in again.items():
                 self._violation("I4", f"attempt {attempt} of {event} at {path} succeeded {n} times")
+
+    def _explained(self, times: Mapping[tuple[str, str], int]) -> None:
+        """Who knows that a delivery was taken never sends it again: each repetition stands for an answer that got lost."""
+        found = []
+        for row in self._e.rows:
+            again = times.get((row.event, self._e.paths[row.endpoint]), 0) - 1
+            lost = row.attempts - row.answered
+            found += [(row, again, lost)] * max(0, again - lost)
+        if len(found) > self._e.forgotten + self._e.cut:
+            for row, again, lost in found:
+                self._violation("I4", f"{again} repetitions, but {lost} lost answers: {row}")
 
     def _bounded_attempts(self) -> None:
         most = self._e.tries + self._e.workers_lost

@@ -36,7 +36,7 @@ def _seen(number: int = 1, **changes: object) -> Seen:
 
 
 def _row(**changes: object) -> Row:
-    row = Row("dlv_1", "evt_1", "ep_1", "delivered", 1, None, None)
+    row = Row("dlv_1", "evt_1", "ep_1", "delivered", 1, None, None, 1)
     return msgspec.structs.replace(row, **changes)
 
 
@@ -112,17 +112,25 @@ def test_another_body_on_another_attempt_is_found() -> None:
 
 
 def test_duplicates_are_bounded_by_what_lost_workers_held() -> None:
-    assert _broken(_judge(seen=[_seen(1), _seen(2)])) == ["I4"]
-    verdict = _judge(seen=[_seen(1), _seen(2)], in_flight=1)
+    assert "I4" in _broken(_judge(seen=[_seen(1), _seen(2)]))
+    lost = _row(attempts=2, answered=1)
+    assert _broken(_judge(seen=[_seen(1), _seen(2)], rows=[lost])) == ["I4"]
+    verdict = _judge(seen=[_seen(1), _seen(2)], rows=[lost], in_flight=1)
     assert (verdict.violations, verdict.duplicates) == ([], 1)
 
 
+def test_what_is_known_to_have_been_taken_is_not_sent_again_whatever_was_lost() -> None:
+    known = _row(attempts=2, answered=2)
+    assert _broken(_judge(seen=[_seen(1), _seen(2)], rows=[known], in_flight=9)) == ["I4"]
+    assert _broken(_judge(seen=[_seen(1), _seen(2)], rows=[known], in_flight=9, forgotten=1)) == []
+
+
 def test_one_attempt_that_succeeds_twice_is_found_whatever_was_lost() -> None:
-    twice = [_seen(1), _seen(2, attempt=1)]
-    assert _broken(_judge(seen=twice, in_flight=9)) == ["I4"]
-    assert _broken(_judge(seen=twice, in_flight=9, forgotten=1)) == []
-    assert _broken(_judge(seen=twice, in_flight=9, cut=1)) == []
-    assert _broken(_judge(seen=[*twice, _seen(3, attempt=1)], in_flight=9, forgotten=1)) == ["I4"]
+    twice, lost = [_seen(1), _seen(2, attempt=1)], [_row(attempts=3, answered=1)]
+    assert _broken(_judge(seen=twice, rows=lost, in_flight=9)) == ["I4"]
+    assert _broken(_judge(seen=twice, rows=lost, in_flight=9, forgotten=1)) == []
+    assert _broken(_judge(seen=twice, rows=lost, in_flight=9, cut=1)) == []
+    assert _broken(_judge(seen=[*twice, _seen(3, attempt=1)], rows=lost, in_flight=9, forgotten=1)) == ["I4"]
 
 
 def test_too_many_attempts_are_found() -> None:
