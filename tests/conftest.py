@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from hypothesis import settings
 
-from chaos.redis_servers import Group, Server, cluster_servers, one_server, sentinel_servers
+from chaos.redis_servers import Group, Server, cluster_servers, one_server, sentinel_servers, valkey
 from ringbearer import ids
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault, generate_key
@@ -101,6 +101,13 @@ def redis_url(redis_server: Server) -> str:
     with redis_server.client() as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real Valkey for this run."""
+    with one_server(tmp_path_factory.mktemp("valkey"), binary=valkey()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def bell() -> RecordingBell:
     return RecordingBell()
 
 
-@pytest.fixture(params=["database", "redis", "redis_sentinel", "redis_cluster"])
+@pytest.fixture(params=["database", "redis", "valkey_server", "redis_sentinel", "redis_cluster"])
 def queue(request: pytest.FixtureRequest, storage: Storage, bell: RecordingBell) -> Iterator[Queue]:
     """Each kind of queue in turn, over each database."""
     if request.param == "database":
