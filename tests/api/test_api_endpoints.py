@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from api.harness import URL, Api, Serving, pointers, problem
+from ringbearer import clock
+from ringbearer.storage.parking import RATE_LIMIT, Park
 
 ENDPOINTS = "/v1/suppliers/lumen/endpoints"
 
@@ -389,3 +391,17 @@ def test_changes_of_one_endpoint_are_limited(serving: Serving, tmp_path: Path) -
         assert admin.get(first).json()["timeout"] == 4
         assert admin.patch(second, json={"timeout": 5}).status_code == 200
         assert cast(str, api.endpoint()["id"]).startswith("ep_")
+
+
+def test_a_changed_rate_limit_brings_back_what_waits_for_the_old_one(api: Api, admin: httpx.Client) -> None:
+    api.supplier("lumen")
+    endpoint_id = str(api.endpoint("lumen", rate_limit={"requests": 1, "period": 3_600})["id"])
+    api.event("lumen", [endpoint_id])
+    now = clock.now()
+    parking = api.storage.ledger.parking
+    parking.park([Park(endpoint_id, now + 3_600 * clock.SECOND, clock.SECOND, RATE_LIMIT)], now=now)
+    where = f"/v1/suppliers/lumen/endpoints/{endpoint_id}"
+    assert admin.patch(where, json={"description": "as it was"}).status_code == 200
+    assert (api.storage.ledger.next_due() or 0) > now + 3_000 * clock.SECOND
+    assert admin.patch(where, json={"rate_limit": None}).status_code == 200
+    assert (api.storage.ledger.next_due() or 0) < clock.now() + 10 * clock.SECOND

@@ -1,10 +1,13 @@
 """Circuits in the store: followed in order, moved by one, probed by one, forced by an operator."""
 
 import msgspec
+import pytest
 
-from contract.making import add_endpoint, at_once
+from contract.making import add_endpoint, admission, at_once, job_states
 from ringbearer import clock
 from ringbearer.domain.breakers import Circuit
+from ringbearer.domain.deliveries import State
+from ringbearer.errors import StoreUnavailable
 from ringbearer.limits.breaker import BreakerPolicy
 from ringbearer.limits.breakers import Breakers
 from ringbearer.storage.base import Storage
@@ -180,3 +183,23 @@ def test_a_circuit_that_the_store_forgot_can_open_again(storage: Storage) -> Non
     one.fails("ep_a", 5, now=due + 2)
     one.breakers.follow()
     assert storage.breakers.get("ep_a", "studio").state == "open"
+
+
+def test_what_could_not_be_parked_is_parked_by_the_next_look(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.ledger.accept([admission("ep_a") for _ in range(3)])
+    breakers = Breakers(table=storage.breakers, telemetry=Telemetry(), parking=storage.ledger.parking)
+    for _ in range(20):
+        breakers.called("ep_a", "studio", "dlv_1", failed=True, unreached=True, now=clock.now())
+
+    def away(*_: object, **__: object) -> int:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.ledger.parking, "park", away)
+        with pytest.raises(StoreUnavailable):
+            breakers.follow()
+    assert set(job_states(storage).values()) == {State.READY}
+    breakers.follow()
+    assert set(job_states(storage).values()) == {State.SCHEDULED}

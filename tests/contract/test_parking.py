@@ -10,13 +10,14 @@ from contract.making import (
     job_states,
     one,
     opened,
+    outcome,
     query,
     rows,
 )
 from ringbearer import clock
-from ringbearer.domain.deliveries import State
+from ringbearer.domain.deliveries import Outcome, State
 from ringbearer.storage.base import Storage
-from ringbearer.storage.parking import Park
+from ringbearer.storage.parking import RATE_LIMIT, Park
 from ringbearer.storage.vault import generate_key
 
 NOW = clock.now()
@@ -159,3 +160,77 @@ def test_a_brief_park_keeps_nothing_out_that_arrives_later(storage: Storage) -> 
     assert len(storage.ledger.parking) == one(storage, "SELECT count(*) FROM parked") == 0
     fill(storage, 1)
     assert len(claim(storage)) == 1
+
+
+def test_what_another_process_parked_after_the_end_of_it_comes_back_too(
+    storage: Storage, store_url: str
+) -> None:
+    """An operator closed the circuit; another process heard of it only after more had arrived there."""
+    fill(storage, 1)
+    storage.ledger.parking.park([PARK], now=NOW)
+    with opened(store_url, generate_key()) as other:
+        other.ledger.parking.follow(now=NOW)
+        storage.ledger.parking.unpark(["ep_full"], now=NOW)
+        fill(other, 2)
+        assert storage.ledger.stage(now=NOW, limit=100) == 1
+        assert other.ledger.parking.follow(now=NOW) == 2
+        assert storage.ledger.stage(now=NOW, limit=100) == 2
+        fill(other, 1)
+        assert len(claim(other)) == 4
+        assert other.ledger.parking.follow(now=NOW) == 0
+    assert counted(storage) == rows(storage)
+
+
+def test_what_was_under_way_when_its_process_heard_of_the_end_comes_back_with_the_next_look(
+    storage: Storage, store_url: str
+) -> None:
+    storage.ledger.parking.park([PARK], now=NOW)
+    with opened(store_url, generate_key()) as other:
+        other.ledger.parking.follow(now=NOW)
+        fill(other, 1)
+        storage.ledger.parking.unpark(["ep_full"], now=NOW)
+        due_at, reason = UNTIL + 50 * clock.SECOND, "parked: its circuit is open"
+        assert other.ledger.parking.follow(now=NOW) == 0  # what was there was let go by the one that unparked
+        late = admission("ep_full", at=NOW)
+        other.ledger.accept([late])
+        with (
+            other.database.write() as connection
+        ):  # as the transaction that had asked before would have left it
+            connection.exec_driver_sql(
+                f"UPDATE jobs SET state = 'scheduled', due_at = {due_at}, reason = '{reason}' "
+                f"WHERE event_id = '{late.event_id}'"
+            )
+        assert other.ledger.parking.follow(now=NOW) == 1
+        assert other.ledger.parking.follow(now=NOW) == 0
+
+
+def test_when_a_rate_limit_changes_what_waits_for_it_is_tried_anew_soon(storage: Storage) -> None:
+    fill(storage, 3)
+    fill(storage, 1, deliver_at=UNTIL)
+    (first, second, third) = claim(storage, 3)
+    storage.ledger.settle(
+        [
+            Outcome(lease=first, state=State.SCHEDULED, due_at=UNTIL, reason=RATE_LIMIT),
+            outcome(second, State.SCHEDULED, due_at=UNTIL),
+        ],
+        now=NOW,
+    )
+    storage.ledger.release([third])
+    limited = Park("ep_full", UNTIL, 2 * clock.SECOND, RATE_LIMIT)
+    assert storage.ledger.parking.park([limited], now=NOW) == 1
+    fill(storage, 2)
+    assert storage.ledger.parking.limits_changed(["ep_full"], now=NOW) == 4
+    assert storage.ledger.stage(now=NOW, limit=100) == 0  # not before every worker knows the new limit
+    assert storage.ledger.stage(now=NOW + 2 * clock.SECOND, limit=100) == 4
+    fill(storage, 1)
+    assert len(claim(storage)) == 5
+    assert counted(storage) == rows(storage)
+
+
+def test_a_changed_rate_limit_lets_nothing_go_that_waits_for_a_circuit(storage: Storage) -> None:
+    fill(storage, 2)
+    storage.ledger.parking.park([PARK], now=NOW)
+    assert storage.ledger.parking.limits_changed(["ep_full"], now=NOW) == 0
+    fill(storage, 1)
+    assert dues(storage) == [0, 2, 4]
+    assert storage.ledger.parking.limits_changed([], now=NOW) == 0

@@ -143,3 +143,16 @@ def test_a_pause_that_the_receiver_asked_for() -> None:
     of.pause("ep", NOW + 5 * clock.SECOND)
     _, _, back = ask(of, "ep", 3)
     assert [outcome.due_at for outcome in back] == [NOW + 5 * clock.SECOND] * 3
+
+
+def test_a_delivery_that_is_under_way_twice_gives_back_both_of_its_suppliers_places() -> None:
+    """Its lease was lost while it was sent, and came back to the same worker."""
+    of = gate(1_000)
+    first, again = lease("ep", 1), lease("ep", 1, attempt=2)
+    for each in (first, again):
+        assert of.admit(each, endpoint("ep"), 2, NOW) is True
+    assert isinstance(of.admit(lease("ep", 2), endpoint("ep"), 2, NOW), Outcome)
+    for each in (first, again):
+        of.ended(each, began=NOW, took=1_000, well=True, now=NOW)
+    sent, _, back = ask(of, "ep", 3, most=2)
+    assert (len(sent), len(back)) == (2, 1)

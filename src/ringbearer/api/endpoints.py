@@ -157,6 +157,9 @@ async def change_endpoint(
     services.invalidate(supplier_id)
     if body.enabled is not UNSET:
         await services.settle()
+    if body.rate_limit is not UNSET:
+        parking = services.storage.ledger.parking
+        await services.store(parking.limits_changed, [endpoint_id], now=clock.now())
     return json_answer(_shown(after, key))
 
 

@@ -23,7 +23,7 @@ from ringbearer.errors import PayloadFailed, StoreUnavailable
 from ringbearer.limits.base import Limit, RateLimiter
 from ringbearer.limits.breakers import Breakers
 from ringbearer.storage.catalog import Subscriptions
-from ringbearer.storage.parking import Park, Parking
+from ringbearer.storage.parking import RATE_LIMIT, Park, Parking
 from ringbearer.telemetry import AttemptMade, AttemptsMade, OwnTrouble, Telemetry
 
 _log = logging.getLogger(__name__)
@@ -281,7 +281,7 @@ class Engine:
                 continue
             refused[lease.endpoint_id] += 1
             self._gate.withdrawn(lease, now)
-            outcomes.append(later(lease, allowed_at, "its rate limit"))
+            outcomes.append(later(lease, allowed_at, RATE_LIMIT))
             rate = route.endpoint.rate_limit
             if rate is not None and refused[lease.endpoint_id] == _WORTH_PARKING:
                 self._park(lease.endpoint_id, rate, allowed_at)
@@ -290,7 +290,7 @@ class Engine:
     def _park(self, endpoint_id: str, rate: RateLimit, after: int) -> None:
         """What else waits for the endpoint is to come after those that know their time already."""
         spacing = int(rate.period * clock.SECOND / rate.requests)
-        self._parks[endpoint_id] = Park(endpoint_id, after + spacing, spacing, "its rate limit")
+        self._parks[endpoint_id] = Park(endpoint_id, after + spacing, spacing, RATE_LIMIT)
 
     def park(self) -> int:
         """Move what waits for rate limits out of the way; returns how many deliveries. For another thread; blocks."""

@@ -58,7 +58,9 @@ class Gate:
     def __init__(self, *, slots: int, breakers: Breakers) -> None:
         self._breakers = breakers
         self._paces: dict[str, Pace] = {}
-        self._capped: dict[str, str] = {}  # delivery → supplier, of suppliers with a limit of their own
+        # The supplier of each lease that is under way, by its identity, where suppliers have limits of their own: of one
+        # delivery two may be under way, when a lease that was lost came back here.
+        self._capped: dict[int, str] = {}
         self._of_supplier: Counter[str] = Counter()
         self._random = random.Random()  # noqa: S311  jitter, not a secret
         self._stranded: set[str] = set()
@@ -115,7 +117,7 @@ class Gate:
         self.held += 1
         self.retrying += retry
         if supplier_limit is not None:
-            self._capped[lease.delivery_id] = lease.supplier_id
+            self._capped[id(lease)] = lease.supplier_id
             self._of_supplier[lease.supplier_id] += 1
         return True
 
@@ -214,7 +216,7 @@ class Gate:
         if lease.attempt - lease.attempt_base > 1:
             self.retrying -= 1
         if self._capped:
-            supplier_id = self._capped.pop(lease.delivery_id, None)
+            supplier_id = self._capped.pop(id(lease), None)
             if supplier_id is not None:
                 self._of_supplier[supplier_id] -= 1
                 if not self._of_supplier[supplier_id]:

@@ -3,7 +3,6 @@
 import random
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Sequence
 
 import msgspec
 
@@ -51,6 +50,7 @@ class Breakers:
         self._circuits: dict[str, Circuit] = {}
         self._calls: OrderedDict[str, Calls] = OrderedDict()
         self._moved: dict[str, tuple[str, Circuit]] = {}
+        self._to_park: dict[str, Circuit] = {}
         self._probing: dict[str, str] = {}
         self._version = 0
         self._lock = threading.Lock()
@@ -171,7 +171,8 @@ class Breakers:
             for endpoint_id in changed:
                 before, after = moved[endpoint_id]
                 self._tell(before, after)
-            self._park([moved[endpoint_id][1] for endpoint_id in changed])
+            self._to_park |= {endpoint_id: moved[endpoint_id][1] for endpoint_id in changed}
+        self._park()
         rows = self._table.since(self._version)
         with self._lock:
             for row in rows:
@@ -184,16 +185,21 @@ class Breakers:
                     self._moved[row.endpoint_id] = (again[0], after)
         return len(rows)
 
-    def _park(self, circuits: Sequence[Circuit]) -> None:
-        """Move what waits for open circuits out of the workers' way, and let it come back when they close."""
-        if self._parking is None:
-            return
-        now = clock.now()
-        spacing = int(_PARKED_SECONDS * clock.SECOND)
-        self._parking.park(
-            [Park(c.endpoint_id, c.probe_at, spacing, _OPEN) for c in circuits if c.state == "open"], now=now
-        )
-        self._parking.unpark([c.endpoint_id for c in circuits if c.state == "closed"], now=now)
+    def _park(self) -> None:
+        """Move what waits for open circuits out of the workers' way, and let it come back when they close.
+
+        What the store fails to do is done the next time.
+        """
+        circuits = list(self._to_park.values())
+        if self._parking is not None and circuits:
+            now = clock.now()
+            spacing = int(_PARKED_SECONDS * clock.SECOND)
+            self._parking.park(
+                [Park(c.endpoint_id, c.probe_at, spacing, _OPEN) for c in circuits if c.state == "open"],
+                now=now,
+            )
+            self._parking.unpark([c.endpoint_id for c in circuits if c.state == "closed"], now=now)
+        self._to_park.clear()
 
     def forget_closed(self, *, before: int) -> None:
         """Forget circuits that have been closed since a stored time, as the store does."""

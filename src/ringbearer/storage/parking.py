@@ -17,6 +17,9 @@ from ringbearer.storage.database import Database
 
 PARKED = "parked: "
 """What the reason of a parked delivery begins with."""
+RATE_LIMIT = "its rate limit"
+"""The reason of a delivery that waits for a rate limit; of one that is parked for it, behind PARKED."""
+_KNOWN_EVERYWHERE = 2 * clock.SECOND  # after a change; a limit is followed within a second
 _CHUNK = 500  # deliveries in one transaction, so that nobody waits long behind it
 _LOOK = 20_000  # deliveries that are looked up at a time
 _LONGEST = (
@@ -50,11 +53,12 @@ class _Place(NamedTuple):
 class _Line:
     """Where the next delivery of a parked endpoint queues up."""
 
-    __slots__ = ("next_due", "park")
+    __slots__ = ("next_due", "park", "used")
 
     def __init__(self, park: Park) -> None:
         self.park = park
         self.next_due = park.until
+        self.used = False
 
     def take(self) -> int:
         """When the next one is due."""
@@ -75,6 +79,7 @@ class Parking:
         self._database = database
         self._count = count
         self._lines: dict[str, _Line] = {}
+        self._lifted: set[str] = set()
         self._lock = threading.Lock()
         rows = database.rows
         self._write = text(f"""
@@ -85,6 +90,10 @@ class Parking:
                 reason = excluded.reason, parked_at = excluded.parked_at
         """)
         self._remove = text(f"DELETE FROM parked WHERE endpoint_id IN (SELECT r.value ->> 0 FROM {rows})")
+        self._remove_limited = text(
+            f"DELETE FROM parked WHERE reason = '{RATE_LIMIT}' "
+            f"AND endpoint_id IN (SELECT r.value ->> 0 FROM {rows})"
+        )
         self._in_force = text("SELECT endpoint_id, until, spacing, reason FROM parked WHERE until > :now")
         # Both of these are rare and hold no lock: they walk an index rather than that each delivery pays for another.
         self._ready = text(f"""
@@ -92,12 +101,14 @@ class Parking:
             WHERE state = 'ready' AND endpoint_id IN (SELECT r.value ->> 0 FROM {rows})
             ORDER BY lane, rank LIMIT {_LOOK}
         """)
-        self._scheduled = text(f"""
+        scheduled = f"""
             SELECT delivery_id, endpoint_id, lane FROM jobs
-            WHERE state = 'scheduled' AND reason LIKE '{PARKED}%'
+            WHERE state = 'scheduled' AND {{which}}
               AND due_at > :now AND endpoint_id IN (SELECT r.value ->> 0 FROM {rows})
             ORDER BY due_at LIMIT {_LOOK}
-        """)
+        """
+        self._scheduled = text(scheduled.format(which=f"reason LIKE '{PARKED}%'"))
+        self._limited = text(scheduled.format(which=f"reason IN ('{RATE_LIMIT}', '{PARKED}{RATE_LIMIT}')"))
 
         def move(before: str) -> str:
             return f"""
@@ -149,10 +160,40 @@ class Parking:
         with self._lock:
             for endpoint_id in wanted:
                 self._lines.pop(endpoint_id, None)
+        return self._hasten_those(wanted, {"now": now}, now)
+
+    def limits_changed(self, endpoint_ids: Iterable[str], *, now: int) -> int:
+        """Let what waits for these endpoints' rate limits be tried anew; returns how many deliveries that were.
+
+        By the time they come, everybody knows the new limit.
+        """
+        wanted = dict.fromkeys(endpoint_ids)
+        if not wanted:
+            return 0
+        with self._database.write(durable=False) as connection:
+            connection.execute(self._remove_limited, {"rows": _text([(e,) for e in wanted])})
+        with self._lock:
+            for endpoint_id in wanted:
+                line = self._lines.get(endpoint_id)
+                if line is not None and line.park.reason == RATE_LIMIT:
+                    del self._lines[endpoint_id]
+                    self._lifted.add(endpoint_id)
+        due_at = now + _KNOWN_EVERYWHERE
+        return self._hasten_those(wanted, {"now": due_at}, due_at, self._limited)
+
+    def _hasten_those(
+        self,
+        endpoint_ids: Iterable[str],
+        parameters: dict[str, object],
+        due_at: int,
+        statement: TextClause | None = None,
+    ) -> int:
+        """Let parked deliveries of these endpoints that are due later be due then."""
+        wanted = list(endpoint_ids)
         hastened = 0
-        for places in self._look(self._scheduled, wanted, {"now": now}):
+        for places in self._look(self._scheduled if statement is None else statement, wanted, parameters):
             for start in range(0, len(places), _CHUNK):
-                rows = [(place.delivery_id, now, None) for place in places[start : start + _CHUNK]]
+                rows = [(place.delivery_id, due_at, None) for place in places[start : start + _CHUNK]]
                 with self._database.write(durable=False) as connection:
                     hastened += len(connection.execute(self._hasten, {"rows": _text(rows)}).all())
         return hastened
@@ -163,19 +204,27 @@ class Parking:
             line = self._lines.get(endpoint_id)
             if line is None or line.park.until <= now:
                 return None
+            line.used = True
             return line.take(), PARKED + line.park.reason
 
-    def follow(self, *, now: int) -> None:
-        """Learn what other processes parked and unparked."""
+    def follow(self, *, now: int) -> int:
+        """Learn what other processes parked and unparked; returns how many deliveries were let go for it.
+
+        What was stored as parked here after another process had unparked its endpoint is let go, by this look or by
+        the next: a transaction may still have been under way.
+        """
         with self._database.read() as connection:
             found = [Park(*row) for row in connection.execute(self._in_force, {"now": now})]
         with self._lock:
             before, self._lines = self._lines, {}
             for park in found:
-                known = before.get(park.endpoint_id)
+                known = before.pop(park.endpoint_id, None)
                 self._lines[park.endpoint_id] = (
                     known if known is not None and known.park == park else _Line(park)
                 )
+            lifted = {e for e, line in before.items() if line.used and line.park.until > now}
+            again, self._lifted = lifted | self._lifted - self._lines.keys(), lifted
+        return self._hasten_those(again, {"now": now}, now)
 
     def forget(self, *, now: int) -> int:
         """Remove what is no longer in force; returns how many rows."""
