@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -15,7 +15,7 @@ from ringbearer.domain import traces
 from ringbearer.domain.endpoints import EVENT_TYPE, MAX_EVENT_TYPE
 from ringbearer.domain.events import NewEvent
 from ringbearer.domain.suppliers import SUPPLIER_ID
-from ringbearer.errors import InvalidInput, NotFound, Overloaded, StoreUnavailable
+from ringbearer.errors import InvalidInput, NotFound, Overloaded, RingbearerError, StoreUnavailable
 from ringbearer.queue.base import Queue
 from ringbearer.rules import Rules
 from ringbearer.storage.catalog import Subscriptions
@@ -32,9 +32,11 @@ from ringbearer.telemetry import (
 MAX_GROUP = 1_000
 """Events in one transaction."""
 MAX_GROUP_DELIVERIES = 5_000
-"""Deliveries in one transaction, of several publishers; what one asks for at once stays whole."""
+"""Deliveries in one transaction, of several publishers."""
+MAX_PART = 250
+"""Events or deliveries of a batch in one transaction: nobody else waits for longer than these take."""
 MAX_BATCH_DELIVERIES = 100_000
-"""Deliveries that one batch may make, in the one transaction that it is."""
+"""Deliveries that one batch may make."""
 MAX_WAITING = 20_000
 """Events that may wait for the store; one more is refused, and the publisher told to come again."""
 MAX_WAITING_BYTES = 128 * 1024 * 1024
@@ -42,6 +44,8 @@ MAX_WAITING_BYTES = 128 * 1024 * 1024
 GROUP_WAIT = 0.005
 """Seconds that the first event of a group waits for company."""
 
+_SMALL = 16  # events or deliveries that are handed over at once and still do not stand behind batches
+_BREATH = 100  # events of a batch that are looked at before the event loop has another turn
 _MAX_IDEMPOTENCY_KEY = 256
 _MAX_ORDERING_KEY = 256
 _MAX_TAGS = 20
@@ -56,7 +60,9 @@ class Publisher:
     """Takes events from the API and answers when they are committed.
 
     Events that come in while one transaction is under way make up the next one: the busier the store, the
-    larger the groups. When too many wait, `publish` raises Overloaded; when the store fails, StoreUnavailable.
+    larger the groups. Single events and batches stand in two lines, which take turns, and large batches go in parts:
+    so whoever publishes a hundred thousand makes nobody wait for more than one of these. When too many wait,
+    `publish` raises Overloaded; when the store fails, StoreUnavailable.
 
     The `trace` of an event is the context that its publisher gave, as `domain.traces` keeps it. A `tracer` makes the
     context of our own span in it, or begins a trace, or says that there is none; then telemetry is told of those.
@@ -78,7 +84,9 @@ class Publisher:
         self._telemetry = telemetry
         self._rules = rules
         self._tracer = tracer
-        self._waiting: deque[_Waiting] = deque()
+        self._small: deque[_Waiting] = deque()
+        self._batches: deque[_Waiting] = deque()
+        self._batch_was_last = False
         self._events_waiting = 0
         self._bytes_waiting = 0
         self._arrived = asyncio.Event()
@@ -95,6 +103,8 @@ class Publisher:
     async def stop(self) -> None:
         """Commit what waits, then end."""
         if self._committer is not None:
+            while self._batches:
+                await self.commit([])
             await self.commit([])  # whoever came before this, waiting or under way, has been answered then
             self._committer.cancel()
             await asyncio.gather(self._committer, return_exceptions=True)
@@ -129,18 +139,22 @@ class Publisher:
 
     async def publish_batch(
         self, events: Sequence[NewEvent | InvalidInput], trace: str | None = None
-    ) -> list[Accepted | InvalidInput | NotFound]:
-        """Accept many events at once, all in one transaction; answers stand in input order.
+    ) -> list[Accepted | RingbearerError]:
+        """Accept many events at once; answers stand in input order.
 
-        An event that is not valid is answered with its error and does not keep the others out. Raises Overloaded,
-        StoreUnavailable, and InvalidInput for more deliveries than one transaction takes: then none was accepted.
+        An event that is not valid is answered with its error and does not keep the others out. Up to MAX_PART events,
+        or deliveries, are one transaction; more go in several, one after the other. When one of these fails, its
+        events and all after it are answered with why: they are to be sent again. Raises Overloaded and
+        StoreUnavailable when that is the first one, and InvalidInput for too many deliveries: then none was accepted.
         """
         suppliers = {event.supplier_id for event in events if isinstance(event, NewEvent)}
         known = await asyncio.to_thread(self._cache.lookup, suppliers)
         now, rules = clock.now(), self._rules()
-        answers: list[Accepted | InvalidInput | NotFound | None] = []
+        answers: list[RingbearerError | None] = []
         admissions = []
         for event in events:
+            if len(answers) % _BREATH == _BREATH - 1:
+                await asyncio.sleep(0)
             if isinstance(event, InvalidInput):
                 answers.append(event)
                 continue
@@ -152,8 +166,24 @@ class Publisher:
             except (InvalidInput, NotFound) as error:
                 answers.append(error)
         _check_fan_out(admissions)
-        accepted = iter(await self.commit(admissions) if admissions else ())
-        return [next(accepted) if answer is None else answer for answer in answers]
+        stored = iter(await self._commit_in_parts(admissions))
+        return [next(stored) if answer is None else answer for answer in answers]
+
+    async def _commit_in_parts(self, admissions: Sequence[Admission]) -> list[Accepted | RingbearerError]:
+        found: list[Accepted | RingbearerError] = []
+        for part in _parts(admissions):
+            try:
+                found += await self.commit(part)
+            except Exception as error:
+                if not found:
+                    raise
+                if not isinstance(error, RingbearerError):
+                    error = StoreUnavailable("it could not be stored together with those after it")
+                found += [error] * (
+                    len(admissions) - len(found)
+                )  # also the rest: none is to overtake another
+                break
+        return found
 
     async def commit(self, admissions: Sequence[Admission]) -> list[Accepted]:
         """Wait until these are committed, all in one transaction."""
@@ -188,7 +218,7 @@ class Publisher:
             raise Overloaded(
                 f"{self._events_waiting} events wait for the store already; try again in a moment"
             )
-        self._waiting.append(waiting)
+        (self._small if waiting.small else self._batches).append(waiting)
         self._events_waiting += len(admissions)
         self._bytes_waiting += waiting.size
         self._arrived.set()
@@ -197,7 +227,7 @@ class Publisher:
         loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
-            if self._events_waiting < MAX_GROUP:
+            if self._events_waiting < MAX_GROUP and not self._batches:
                 await asyncio.sleep(GROUP_WAIT)
             group = self._next_group()
             began = clock.monotonic()
@@ -215,18 +245,21 @@ class Publisher:
             self._answer(group, accepted, clock.monotonic() - began)
 
     def _next_group(self) -> "list[_Waiting]":
+        line = self._small if self._small and (self._batch_was_last or not self._batches) else self._batches
+        self._batch_was_last = line is self._batches
+        most = 2 * MAX_PART if self._batch_was_last else MAX_GROUP
         group: list[_Waiting] = []
         events = deliveries = 0
-        while self._waiting:
-            first = self._waiting[0]
+        while line:
+            first = line[0]
             events += len(first.admissions)
             deliveries += first.deliveries
-            if group and (events > MAX_GROUP or deliveries > MAX_GROUP_DELIVERIES):
+            if group and (events > most or deliveries > MAX_GROUP_DELIVERIES):
                 break
-            group.append(self._waiting.popleft())
+            group.append(line.popleft())
             self._events_waiting -= len(first.admissions)
             self._bytes_waiting -= first.size
-        if not self._waiting:
+        if not self._small and not self._batches:
             self._arrived.clear()
         return group
 
@@ -305,6 +338,11 @@ class _Waiting:
             self.deliveries += len(admission.endpoints)
             self.size += len(admission.data)
 
+    @property
+    def small(self) -> bool:
+        """Whether it is no batch to speak of."""
+        return len(self.admissions) <= _SMALL and self.deliveries <= _SMALL
+
 
 def _traced(admission: Admission, accepted: Accepted, now: int) -> EventTraced:
     return EventTraced(
@@ -318,6 +356,20 @@ def _traced(admission: Admission, accepted: Accepted, now: int) -> EventTraced:
         began_at=admission.accepted_at,
         ended_at=now,
     )
+
+
+def _parts(admissions: Sequence[Admission]) -> Iterator[list[Admission]]:
+    """The same in pieces of at most MAX_PART events and deliveries, but at least one event each."""
+    part: list[Admission] = []
+    deliveries = 0
+    for admission in admissions:
+        deliveries += len(admission.endpoints)
+        if part and (len(part) >= MAX_PART or deliveries > MAX_PART):
+            yield part
+            part, deliveries = [], len(admission.endpoints)
+        part.append(admission)
+    if part:
+        yield part
 
 
 def _check_fan_out(admissions: Sequence[Admission]) -> None:

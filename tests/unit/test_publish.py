@@ -327,6 +327,60 @@ def test_77_a_group_has_no_more_deliveries_than_it_may_and_a_batch_too_large_is_
     assert {size for size in house.ledger.groups if size > 2} == {15}
 
 
+def test_a_large_batch_goes_in_parts_and_what_comes_meanwhile_does_not_wait_for_all_of_them(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches are under way; a single event that comes then is in the next transaction but one at the latest."""
+    monkeypatch.setattr(publish, "MAX_PART", 20)  # each event goes to two endpoints
+
+    async def scenario(publisher: Publisher) -> None:
+        known = await house.cache.get("studio")
+        with house.storage.database.write():  # nobody else can write meanwhile
+            floods = [
+                asyncio.ensure_future(publisher.publish_batch([event() for _ in range(100)]))
+                for _ in range(3)
+            ]
+            await house.ledger.under_way()
+            single = asyncio.ensure_future(publisher.commit([admit(event(), known, NOW)]))
+            await asyncio.sleep(0)
+            begun = len(house.ledger.groups)
+        await single
+        assert 1 in house.ledger.groups[: begun + 2]
+        for answers in await asyncio.gather(*floods):
+            assert len({answer.event_id for answer in answers if isinstance(answer, Accepted)}) == 100
+
+    house.run(scenario)
+    assert sum(house.ledger.groups) == 301
+    assert max(house.ledger.groups) <= 40
+
+
+def test_when_a_part_of_a_batch_fails_its_events_and_those_after_it_are_answered_with_why(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "MAX_PART", 2)
+    large = msgspec.Raw(b'"' + b"x" * 200_000 + b'"')
+
+    async def scenario(publisher: Publisher) -> None:
+        await house.cache.get("studio")
+        with house.storage.database.write() as connection:  # the one connection that accepts
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 8}")
+        refused = InvalidInput("not JSON")
+        first, second, bad, *rest = await publisher.publish_batch(
+            [event(), event(), refused, event(data=large), event()]
+        )
+        assert isinstance(first, Accepted)
+        assert isinstance(second, Accepted)
+        assert bad is refused
+        assert [type(each) for each in rest] == [StoreUnavailable, StoreUnavailable]
+        assert house.stored() == {first.event_id, second.event_id}
+        with pytest.raises(StoreUnavailable):
+            await publisher.publish_batch([event(data=large), event()])
+        assert house.stored() == {first.event_id, second.event_id}
+
+    house.run(scenario)
+
+
 def test_when_too_much_data_waits_one_more_is_refused(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish, "MAX_WAITING_BYTES", 1_000)
 

@@ -11,7 +11,7 @@ from ringbearer.api.auth import Action, Authenticator, require
 from ringbearer.api.problems import Refusal, answer_to
 from ringbearer.domain.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_DATA_BYTES, NewEvent
 from ringbearer.domain.traces import kept
-from ringbearer.errors import Conflict, InvalidInput, NotFound, RingbearerError
+from ringbearer.errors import Conflict, InvalidInput, RingbearerError
 from ringbearer.publish import Publisher
 from ringbearer.storage.ledger import Accepted
 
@@ -274,7 +274,7 @@ def _parts(raw: bytes, *, array: bool) -> list[bytes]:
 
 
 def _batch_answer(
-    events: list[NewEvent | InvalidInput], answers: list[Accepted | InvalidInput | NotFound]
+    events: list[NewEvent | InvalidInput], answers: list[Accepted | RingbearerError]
 ) -> BatchAnswer:
     result = BatchAnswer(0, 0, [], [])
     for index, (event, answer) in enumerate(zip(events, answers, strict=True)):
