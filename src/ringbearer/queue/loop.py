@@ -28,6 +28,12 @@ _LOOK_SECONDS = 1.0  # a lost ring of the bell costs at most this
 _SETTLE_GAP = 0.040
 _NEARLY_ALL = 0.9
 _STORE_PAUSE = 0.5
+_FRESH_GAP = (
+    0.025  # after a claim; then also a few are worth another, lest who has just come waits for many to end
+)
+_FEW = 16
+_NEW = clock.SECOND // 4  # microseconds; whoever waits no longer is not of the backlog
+_BRISK = 128  # is claimed and settled at a time while some who are new come beside a backlog: they wait for the next turn
 _SIP = 32  # how much is claimed next when most of a claim had to be put back
 _LONGEST_SIP_GAP = 0.25  # seconds between such claims at most, as long as nothing new is heard of
 
@@ -122,10 +128,11 @@ class WorkLoop:
         self._stopping = threading.Event()
         self._ear: int | None = None
         self._hungry = True
+        self._brisk = False
         self._sip: int | None = None
         self._sip_gap = 0.0
         self._waker: socket.socket | None = None
-        self._next_claim = self._next_look = self._next_settle = self._settle_again = 0.0
+        self._next_claim = self._next_look = self._next_settle = self._settle_again = self._fresh_at = 0.0
         self._next_extend = clock.monotonic() + self._extend_seconds
 
     def __repr__(self) -> str:
@@ -236,18 +243,25 @@ class WorkLoop:
 
         A part of the slots, by the plan's `prefetch`, serves whoever comes. The rest is for when that part is full,
         of endpoints that are slow, say: it is filled in smaller steps, since much of what comes then may have to be
-        put back.
+        put back. What has ended and is not written down yet takes up a slot, but sends nothing any more.
         """
         held, slots = len(self._held), self.slots
+        sending = held - len(self._unsettled)
         ahead, batch = int(slots * self._plan.prefetch), min(self._plan.batch_size, self._processor.batch)
         batch = int(batch * self._processor.appetite)
+        if self._brisk:
+            batch = min(batch, _BRISK)
         if self._sip is not None:
             batch = min(batch, self._sip)
         if most is not None:
             return min(most, slots - held, batch)
-        if held < ahead:
-            room = ahead - held
-            return min(room, batch) if room * 4 >= ahead else 0
+        if sending < ahead and held < slots:
+            room = min(ahead - sending, slots - held)
+            quarter = ahead // 4
+            worth = min(quarter, _FEW) if clock.monotonic() >= self._fresh_at else quarter
+            return min(room, batch) if room >= worth else 0
+        if clock.monotonic() < self._fresh_at - _FRESH_GAP:  # those of the last claim may be quick
+            return 0
         step = max(1, slots // 8)
         return min(step, batch) if slots - held >= step else 0
 
@@ -256,8 +270,11 @@ class WorkLoop:
         until = self._next_look
         if self._unsettled:
             until = min(until, self._next_settle)
-        if self._hungry and self._room(most):
-            until = min(until, self._next_claim)
+        if self._hungry:
+            if self._room(most):
+                until = min(until, self._next_claim)
+            elif now < self._fresh_at:
+                until = min(until, self._fresh_at)
         return max(0.0, until - now)
 
     def _listen(self) -> None:
@@ -283,8 +300,10 @@ class WorkLoop:
             self._next_claim = now + _STORE_PAUSE
             return
         after = clock.monotonic()
-        self._next_claim = after + self._plan.max_wait
         self._hungry = len(leases) >= room
+        self._brisk = self._hungry and _mixed(leases, clock.now() - _NEW)
+        self._next_claim = after if self._brisk else after + self._plan.max_wait
+        self._fresh_at = after + self._plan.max_wait + _FRESH_GAP
         if leases:
             failpoints.reach("worker.claimed")
             self.measures.on_claim(leases, after - now, clock.now())
@@ -338,12 +357,15 @@ class WorkLoop:
 
     def _worth_settling(self) -> int:
         """So many outcomes are a batch: nearly all that is held ahead, since more than that never comes together."""
-        return min(self._plan.batch_size, max(1, int(self.slots * self._plan.prefetch * _NEARLY_ALL)))
+        return min(self._most_settled(), max(1, int(self.slots * self._plan.prefetch * _NEARLY_ALL)))
+
+    def _most_settled(self) -> int:
+        return min(2 * _BRISK, self._plan.batch_size) if self._brisk else self._plan.batch_size
 
     def _settle(self) -> bool:
         """Write down what came to an end; on failure everything is kept for the next time."""
         self._disable_gone()
-        batch, began = self._unsettled[: self._plan.batch_size], clock.monotonic()
+        batch, began = self._unsettled[: self._most_settled()], clock.monotonic()
         failpoints.reach("worker.settling")
         try:
             settled = self._write_down(batch)
@@ -457,6 +479,12 @@ class WorkLoop:
                     _log.error("%d outcomes were not written down; they are sent again", len(self._unsettled))
                     return
                 self._processor.poll(_STORE_PAUSE)
+
+
+def _mixed(leases: Sequence[Lease], since: int) -> bool:
+    """Whether some of them became ready after a stored time, and some before it."""
+    count = sum(lease.ready_at > since for lease in leases)
+    return 0 < count < len(leases)
 
 
 def _lane_and_endpoint(lease: Lease) -> tuple[int, str]:

@@ -1,0 +1,152 @@
+"""Who is new among a crowd is begun after a few of it, not after as many as a worker could take at a time."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from contract.making import admission
+from ringbearer import clock
+from ringbearer.cache.manager import WebhookCacheManager
+from ringbearer.domain.deliveries import Lease, Outcome, Record, State
+from ringbearer.queue.bell import SocketBell
+from ringbearer.queue.database import DatabaseQueue
+from ringbearer.queue.loop import WorkLoop
+from ringbearer.storage.base import Storage
+from ringbearer.telemetry import Telemetry
+
+SLOTS = 1_000
+HOUR = 3_600 * clock.SECOND
+
+
+class Sender:
+    """Keeps what is begun until the test lets so many of it come to an end, the first first."""
+
+    def __init__(self) -> None:
+        self.begun: list[Lease] = []
+        self.under_way: list[Lease] = []
+        self.ends = 0
+        self.gone: dict[str, str] = {}
+        self.slots = self.batch = SLOTS
+        self.appetite = 1.0
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.under_way)
+
+    def watch(self, descriptor: int) -> None: ...
+
+    def unwatch(self, descriptor: int) -> None: ...
+
+    def begin(self, leases: Sequence[Lease]) -> list[Outcome]:
+        self.begun += leases
+        self.under_way += leases
+        return []
+
+    def poll(self, timeout: float) -> tuple[list[Outcome], bool]:
+        ended, self.under_way = self.under_way[: self.ends], self.under_way[self.ends :]
+        return [Outcome(lease=lease, state=State.DELIVERED, record=_record()) for lease in ended], False
+
+    def put_down(self) -> list[Outcome]:
+        return []
+
+    def report(self) -> None: ...
+
+    def abandon(self) -> list[Outcome]:
+        return []
+
+    def close(self) -> None: ...
+
+
+def _record() -> Record:
+    return Record(
+        started_at=clock.now(),
+        duration=1_000,
+        status_code=200,
+        error=None,
+        response_body=None,
+        response_headers=None,
+    )
+
+
+@pytest.fixture
+def bell(tmp_path: Path) -> Iterator[SocketBell]:
+    made = SocketBell(tmp_path / "run", listen=True)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sender() -> Sender:
+    return Sender()
+
+
+@pytest.fixture
+def loop(storage: Storage, bell: SocketBell, sender: Sender) -> WorkLoop:
+    telemetry = Telemetry()
+    return WorkLoop(
+        queue=DatabaseQueue(storage.ledger, bell),
+        processor=sender,
+        cache=WebhookCacheManager(catalog=storage.catalog, telemetry=telemetry),
+        catalog=storage.catalog,
+        bell=bell,
+        telemetry=telemetry,
+        lease_seconds=60,
+        grace=1,
+    )
+
+
+def crowd(storage: Storage, count: int) -> None:
+    then = clock.now() - HOUR
+    storage.ledger.accept([admission("ep_crowd", supplier_id="crowd", at=then) for _ in range(count)])
+
+
+def late(storage: Storage) -> str:
+    made = admission("ep_late", supplier_id="late", at=clock.now())
+    storage.ledger.accept([made])
+    return made.event_id
+
+
+def turn(loop: WorkLoop) -> None:
+    """One turn, whenever the next claim is due."""
+    loop._next_claim = loop._fresh_at = 0.0
+    loop._turn()
+
+
+def before(sender: Sender, event_id: str, since: int) -> int:
+    """How many were begun from there on before that event's delivery."""
+    return [lease.event_id for lease in sender.begun[since:]].index(event_id)
+
+
+def test_a_backlog_alone_is_taken_in_large_batches(storage: Storage, loop: WorkLoop, sender: Sender) -> None:
+    crowd(storage, 2_000)
+    turn(loop)
+    assert len(sender.begun) == 500
+
+
+def test_who_comes_after_a_crowd_is_begun_with_the_next_few(
+    storage: Storage, loop: WorkLoop, sender: Sender
+) -> None:
+    crowd(storage, 3_000)
+    sender.ends = 40
+    turn(loop)
+    for _ in range(10):
+        since, event_id = len(sender.begun), late(storage)
+        while all(lease.event_id != event_id for lease in sender.begun[since:]):
+            turn(loop)
+        assert before(sender, event_id, since) <= 128
+        assert len(sender.begun) - since <= 128 + 40
+
+
+def test_what_has_ended_makes_room_before_it_is_written_down(
+    storage: Storage, loop: WorkLoop, sender: Sender
+) -> None:
+    crowd(storage, 2_000)
+    loop._settle_when_due = lambda: None  # type: ignore[method-assign]  # the store is slow
+    sender.ends = 130
+    turn(loop)  # claims 500, of which 130 end
+    turn(loop)
+    assert len(sender.begun) == 500 + 130
+    for _ in range(9):
+        turn(loop)
+    assert len(sender.begun) == SLOTS  # what is not written down is held still
