@@ -23,6 +23,7 @@ def main() -> int:
         "--database", choices=get_args(Backend), action="append", help="default: each in turn"
     )
     parser.add_argument("--directory", type=Path, default=None, help="on the disk that is to be measured")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes; default: 1")
     arguments = parser.parse_args()
     console = Console()
     backends: list[Backend] = arguments.database or list(get_args(Backend))
@@ -35,11 +36,12 @@ def main() -> int:
             )
             with (
                 Receiver(free_port()) as receiver,
-                installed(backend, directory, receiver.port) as system,
+                installed(backend, directory, receiver.port, workers=arguments.workers) as system,
             ):
                 figures = run_all(system, receiver, QUICK if arguments.quick else FULL, console.print)
         report.show(console, figures, backend, quick=arguments.quick)
-        console.print(f"written to {report.write(figures, backend, facts, quick=arguments.quick)}")
+        name = backend if arguments.workers == 1 else f"{backend}-{arguments.workers}-workers"
+        console.print(f"written to {report.write(figures, name, facts, quick=arguments.quick)}")
     return 0
 
 

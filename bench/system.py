@@ -50,7 +50,10 @@ class System:
         database_url: str | None,
         receiver: int,
         redis: Server | None = None,
+        *,
+        workers: int = 1,
     ) -> None:
+        self._workers = workers
         self.backend = backend
         self._redis = redis
         self._redis_url = "" if redis is None else redis.url  # what is empty is not set
@@ -79,8 +82,9 @@ class System:
                 )
 
     @contextmanager
-    def running(self, *, workers: int = 1) -> Iterator["System"]:
-        """The service runs for the time of the block."""
+    def running(self, *, workers: int | None = None) -> Iterator["System"]:
+        """The service runs for the time of the block, with as many workers as are usual here or are given."""
+        workers = self._workers if workers is None else workers
         service = Service(
             self._directory / "system",
             database_url=self._database_url,
@@ -163,12 +167,12 @@ def _peak(pid: int) -> float:
 
 
 @contextmanager
-def installed(backend: Backend, directory: Path, receiver: int) -> Iterator[System]:
-    """A fresh installation on that database, which ends with the block."""
+def installed(backend: Backend, directory: Path, receiver: int, *, workers: int = 1) -> Iterator[System]:
+    """A fresh installation on that database, which ends with the block; it runs so many workers."""
     with contextlib.ExitStack() as stack:
         url = redis = None
         if backend != "sqlite":
             url = stack.enter_context(postgres(directory / "postgres", **POSTGRES))
         if backend == "postgresql+redis":
             redis = stack.enter_context(one_server(directory / "redis"))
-        yield System(directory, backend, url, receiver, redis)
+        yield System(directory, backend, url, receiver, redis, workers=workers)

@@ -73,6 +73,27 @@ def test_shares_follow_the_weights(storage: Storage) -> None:
     assert got["enterprise"] == pytest.approx(80, abs=2)
 
 
+def test_a_tiers_reserve_holds_while_others_flood_the_queue(storage: Storage) -> None:
+    """Four suppliers send twice as much as can be done; a premium one, of weight six, is sure of six parts in ten."""
+    storage.ledger.flows.weigh({"standard": 1.0, "premium": 6.0, "enterprise": 4.0})
+    capacity = 50
+
+    def round_of(premium: int) -> Counter[str]:
+        for number in range(4):
+            storage.ledger.accept(many(capacity // 2, f"crowd{number}"))
+        storage.ledger.accept(many(premium, "studio", tier="premium"))
+        raise_clock(storage)
+        return suppliers(next_ones(storage, capacity))
+
+    within = [round_of(25) for _ in range(8)]
+    assert all(got.total() == capacity for got in within)
+    assert sum(got["studio"] for got in within) >= 8 * 25 - 3, "what is within its reserve does not wait"
+    beyond = [round_of(100) for _ in range(8)]
+    assert sum(got["studio"] for got in beyond[1:]) == pytest.approx(7 * 30, abs=14)
+    for number in range(4):
+        assert sum(got[f"crowd{number}"] for got in beyond[1:]) == pytest.approx(7 * 5, abs=7)
+
+
 def test_deliveries_of_one_flow_keep_the_order_in_which_they_came(storage: Storage) -> None:
     made = many(30, "a")
     storage.ledger.accept(made[:10])

@@ -274,3 +274,17 @@ def test_a_new_leader_looks_for_the_calm_time_before_it_shrinks() -> None:
     assert set(service.wanted) == {12}
     service.run(1_200, lambda _: 60.0)
     assert service.wanted[-1] == 1
+
+
+def test_a_long_calm_is_remembered_in_little_and_still_asks_for_all_of_it() -> None:
+    """A day of calm, decided upon each second, must not be a tuple of a day's seconds."""
+    policy = ScalingPolicy(maximum=40, calm_seconds=3_600)
+    busy, idle = changed(QUIET, workers=4, arrivals=250.0), changed(QUIET, workers=4, arrivals=10.0)
+    memory, desired = Memory(), []
+    for second in range(3_700):
+        load = busy if second < 60 else idle
+        found, memory = decide(load, policy, memory, now=float(second), peak=False, floors=NONE)
+        desired.append(found.desired)
+        assert len(memory.recommended) + len(memory.decided) < 10
+    assert desired[3_600] == 4
+    assert desired.index(3) == pytest.approx(60 + 3_600, abs=40)

@@ -21,7 +21,7 @@ _STORE_SECONDS = 1.0  # a batch that takes the store longer: it is the bottlenec
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """What was recommended and decided lately: pairs of a moment and a number, oldest first."""
+    """What was recommended and decided lately: pairs of a moment and the number from then on, oldest first."""
 
     recommended: tuple[tuple[float, int], ...] = ()
     decided: tuple[tuple[float, int], ...] = ()
@@ -54,7 +54,7 @@ def decide(
     demand = 0.0 if doubts else demanded(load, policy)
     needed = current if doubts else _needed(load, policy, demand, peak)
     wished, rule, reason = _wished(load, policy, current, needed, demand, floors, doubts)
-    recommended = (*memory.recommended, (now, wished))
+    recommended = _then(memory.recommended, now, wished)
     if policy.fixed is not None:
         desired = policy.fixed
     elif wished > current:
@@ -67,7 +67,9 @@ def decide(
         desired = current
     kept = Memory(
         recommended=_since(recommended, now - policy.calm_seconds),
-        decided=_since((*memory.decided, (now, desired)), now - max(_SHRINK_SECONDS, policy.growth_seconds)),
+        decided=_since(
+            _then(memory.decided, now, desired), now - max(_SHRINK_SECONDS, policy.growth_seconds)
+        ),
     )
     found = Recommendation(
         desired=desired,
@@ -214,6 +216,11 @@ def _down(
         "pace",
         f"{reason}; at most {policy.shrink:.0%} of the workers go within a minute",
     )
+
+
+def _then(pairs: tuple[tuple[float, int], ...], now: float, number: int) -> tuple[tuple[float, int], ...]:
+    """The pairs, and the number that holds from now on if it is another: calm for a day is remembered in one."""
+    return pairs if pairs and pairs[-1][1] == number else (*pairs, (now, number))
 
 
 def _since(pairs: Sequence[tuple[float, int]], moment: float) -> tuple[tuple[float, int], ...]:
