@@ -48,6 +48,7 @@ def test_a_delivery_shows_its_attempts(api: Api, admin: httpx.Client, endpoint_i
         "error": "status: 500",
         "response_body": "thanks",
         "response_headers": {"server": "x"},
+        "timing": None,
     }
 
 

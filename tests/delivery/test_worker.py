@@ -1,6 +1,7 @@
 """A worker delivers, retries, gives up, holds and paces as it promises, over either database."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -129,6 +130,9 @@ def test_delivered(storage: Storage, rogues: Rogues) -> None:
     assert attempt.response_body == "thanks"
     assert attempt.response_headers == {"content-type": "text/plain", "content-length": "6"}
     assert attempt.duration > 0
+    assert attempt.timing is not None
+    assert (attempt.timing.name, attempt.timing.tls) == (0, 0)  # an address, without TLS
+    assert 0 < (attempt.timing.connect or 0) <= attempt.duration
     assert found.attempt_count == 1
     assert found.finished_at is not None
     (request,) = _requests(rogue)
@@ -140,6 +144,26 @@ def test_delivered(storage: Storage, rogues: Rogues) -> None:
     assert request.headers["ringbearer-attempt"] == "1"
     assert b'"data":{"\xc3\xbcmlaut":"\\u00fc","n":1.0}' in request.body  # as the publisher wrote it
     assert _nothing_is_leased(storage)
+
+
+def test_what_a_new_connection_cost_is_told_and_nothing_of_one_used_again(
+    storage: Storage, rogues: Rogues
+) -> None:
+    rogue = rogues.serve(answers)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = listener.getsockname()[1]
+    with Stage(storage) as stage:
+        endpoint = stage.endpoint(rogue.url)
+        refused = stage.endpoint(f"http://127.0.0.1:{closed}/", retry_schedule=())
+        for _ in range(2):
+            (delivery,) = stage.publish(endpoint)
+            stage.until_state([delivery], State.DELIVERED)
+        (dead,) = stage.publish(refused)
+        stage.until_state([dead], State.DEAD)
+        assert stage.detail(delivery).attempts[0].timing is None
+        timing = stage.detail(dead).attempts[0].timing
+        assert timing is not None
+        assert (timing.connect, timing.tls) == (None, None)
 
 
 def test_retried_until_it_is_taken(storage: Storage, rogues: Rogues) -> None:

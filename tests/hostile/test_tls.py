@@ -43,6 +43,20 @@ class Shown(msgspec.Struct, frozen=True):
     host: str = _HERE
 
 
+def test_how_long_the_handshake_took_is_told(
+    rogues: Rogues, sender: Sender, authority: Authority, certificates: Path
+) -> None:
+    good = rogues.serve(misbehaving.answers, tls=authority.issue(_HERE).context(certificates))
+    wrong = rogues.serve(misbehaving.answers, tls=_STRANGER.issue(_HERE).context(certificates))
+    first, again, refused = (sender.send(url).exchange.timing for url in (good.url, good.url, wrong.url))
+    assert first is not None
+    assert (first.connect or 0) > 0
+    assert (first.tls or 0) > 0
+    assert again is None
+    assert refused is not None
+    assert ((refused.connect or 0) > 0, refused.tls) == (True, None)
+
+
 def _without_intermediate(authority: Authority) -> Issued:
     issued = Authority("Between", below=authority).issue(_HERE)
     return Issued(issued.key, issued.chain[:1])

@@ -95,7 +95,7 @@ def _alive(storage: Storage) -> list[Node]:
 
 
 def _ask(storage: Storage, body: NewCommand, by: str) -> str:
-    alive = [node.id for node in _alive(storage)]
+    alive = [node.id for node in _alive(storage) if not node.signals.get("draining")]
     if body.worker is not None and body.worker not in alive:
         raise NotFound(f"no worker {body.worker!r} runs")
     if body.worker is None and isinstance(body.command, ChangeParallelism):

@@ -20,7 +20,7 @@ from ringbearer.delivery.handle import Handle, Order, Settings
 from ringbearer.delivery.names import Found, Names, Place
 from ringbearer.delivery.outcome import Exchange
 from ringbearer.delivery.pool import Pool
-from ringbearer.delivery.returns import Return, ambiguous, told_by_proxy, unsent
+from ringbearer.delivery.returns import Return, ambiguous, timing_of, told_by_proxy, unsent
 from ringbearer.delivery.tuning import HostUse
 from ringbearer.delivery.ways import UNKNOWN, Way, take_way
 
@@ -126,7 +126,17 @@ class Courier:
             self._ended.append(unsent(order, clock.now(), found))
         self.in_flight += 1
 
-    def _begin(self, order: Order, place: Place, found: Found | None, now: int, seconds: float) -> None:
+    def _begin(
+        self,
+        order: Order,
+        place: Place,
+        found: Found | None,
+        now: int,
+        seconds: float,
+        *,
+        waited: float = 0.0,
+    ) -> None:
+        """Begin an exchange that counts from `now`, a stored time; it has `seconds`, after it `waited` for a name."""
         by_proxy: str | None = None
         if self._settings.proxy:
             by_proxy, reason = self._allowed(place, found)
@@ -163,7 +173,7 @@ class Courier:
                 curl.setopt(pycurl.CONNECT_TO, [f"::{by_proxy}:{place.port}"])
             elif found is not None and not self._names.told(place, found):
                 curl.setopt(pycurl.RESOLVE, self._names.telling(place, found))
-            slot.started_at = now
+            slot.started_at, slot.resolved = now, waited
             if order.token is _AHEAD:
                 curl.setopt(pycurl.PREREQFUNCTION, _no_request)
                 curl.setopt(pycurl.FRESH_CONNECT, 1)  # not one that was closed a moment ago
@@ -229,7 +239,8 @@ class Courier:
                 self._ended.append(unsent(order, waiting.since, found))
                 continue
             try:
-                self._begin(order, self._names.place(order.url), found, waiting.since, left)
+                place = self._names.place(order.url)
+                self._begin(order, place, found, waiting.since, left, waited=order.timeout - left)
             except Exception as error:  # libcurl does not take it; the others go on
                 _log.exception("an order could not be begun after its name was resolved")
                 failed = msgspec.structs.replace(found, failure=type(error).__name__)
@@ -396,6 +407,7 @@ class Courier:
         if code == 0 and ambiguous(slot.headers):
             code, message = _WEIRD_SERVER_REPLY, "both Transfer-Encoding and Content-Length"
         reused = bool(status) and curl.getinfo(pycurl.NUM_CONNECTS) == 0
+        timing = timing_of(curl, order.url, slot.resolved) if slot.dialled else None
         ours = ""
         if self._settings.proxy and code:
             code, message, ours = told_by_proxy(curl, code, message)
@@ -411,6 +423,7 @@ class Courier:
             blocked=None if slot.dialled else slot.blocked,
             os_errno=int(curl.getinfo(pycurl.OS_ERRNO)) if code == pycurl.E_COULDNT_CONNECT else 0,
             ours=ours,
+            timing=timing,
         )
         use = self._uses.get(order.url)
         if use is None:

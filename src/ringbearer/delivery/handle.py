@@ -66,6 +66,7 @@ class Handle:
         "milliseconds",
         "opened",
         "order",
+        "resolved",
         "settings",
         "started_at",
         "trouble",
@@ -88,6 +89,7 @@ class Handle:
         self.opened: socket.socket | None = None
         self.waits = False
         self.milliseconds = 0
+        self.resolved = 0.0
         self.again = False
         self.way: Way | None = None
         self._set_up()

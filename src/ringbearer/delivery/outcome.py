@@ -24,7 +24,7 @@ from enum import Enum
 
 import msgspec
 
-from ringbearer.domain.deliveries import Record
+from ringbearer.domain.deliveries import Record, Timing
 
 MAX_KEPT_BODY = 4 * 1024
 """Bytes of an answer's body that are kept, counted in UTF-8."""
@@ -73,6 +73,7 @@ class Exchange(msgspec.Struct, kw_only=True, gc=False):
     os_errno: int = 0
     failure: str | None = None
     ours: str = ""
+    timing: Timing | None = None
 
 
 def record(exchange: Exchange) -> Record:
@@ -84,6 +85,7 @@ def record(exchange: Exchange) -> Record:
         error=error(exchange),
         response_body=_text(exchange.body) if exchange.body else None,
         response_headers=_headers(exchange.header_lines) if exchange.header_lines else None,
+        timing=None if exchange.timing is None else _encode(exchange.timing).decode(),
     )
 
 

@@ -7,6 +7,7 @@ from ringbearer import clock
 from ringbearer.delivery.handle import Order
 from ringbearer.delivery.names import Found
 from ringbearer.delivery.outcome import Exchange
+from ringbearer.domain.deliveries import Timing
 
 _PROXY_WANTS_CREDENTIALS = 407
 
@@ -35,6 +36,20 @@ def unsent(order: Order, since: int, found: Found | None, *, blocked: str | None
         ours=f"dns: {failure}" if ours else "",
     )
     return Return(order, exchange, None, False)
+
+
+def timing_of(curl: pycurl.Curl, url: str, name: float) -> Timing:
+    """How long the parts of the connection took that an exchange began to make.
+
+    `name` are the seconds that were waited for its name. libcurl tells moments since the beginning; 0 of what was not
+    reached (CURLINFO_CONNECT_TIME, CURLINFO_APPCONNECT_TIME).
+    """
+    connected, secured = curl.getinfo(pycurl.CONNECT_TIME), curl.getinfo(pycurl.APPCONNECT_TIME)
+    if connected == 0:
+        return Timing(name=name, connect=None, tls=None)
+    if not url.startswith("https"):
+        return Timing(name=name, connect=connected, tls=0.0)
+    return Timing(name=name, connect=connected, tls=max(0.0, secured - connected) if secured else None)
 
 
 def told_by_proxy(curl: pycurl.Curl, code: int, message: str) -> tuple[int, str, str]:

@@ -8,7 +8,7 @@ from ringbearer import clock, ids
 from ringbearer.delivery.outcome import record
 from ringbearer.delivery.routes import Routes
 from ringbearer.delivery.tokens import TokenCourier
-from ringbearer.domain.deliveries import Attempt, Lease
+from ringbearer.domain.deliveries import Attempt, Lease, Timing
 from ringbearer.domain.endpoints import Target
 
 SAMPLE_TYPE = "ringbearer.test"
@@ -72,6 +72,7 @@ def send_sample(
         error=made.error,
         response_body=made.response_body,
         response_headers=msgspec.json.decode(made.response_headers) if made.response_headers else {},
+        timing=msgspec.json.decode(made.timing, type=Timing) if made.timing else None,
     )
 
 

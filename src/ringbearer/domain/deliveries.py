@@ -92,8 +92,23 @@ class Content(msgspec.Struct, frozen=True, array_like=True, gc=False):
     trace: str | None = None
 
 
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the parts of a connection took, one after the other; seconds.
+
+    `name`: until its name was resolved, 0 where that was known. `connect`: TCP or QUIC. `tls`: the handshake, 0 without
+    one. What did not come to its end is null.
+    """
+
+    name: float
+    connect: float | None
+    tls: float | None
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One try to deliver. `duration` in seconds; `error` is a code, and a sentence after a colon."""
+    """One try to deliver. `duration` in seconds; `error` is a code, and a sentence after a colon.
+
+    `timing` is of attempts that began a connection; null where one was used again.
+    """
 
     number: int
     started_at: Moment
@@ -102,6 +117,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     response_body: str | None = None
     response_headers: dict[str, str] = {}
+    timing: Timing | None = None
 
 
 class Record(msgspec.Struct, kw_only=True, gc=False):
@@ -114,6 +130,8 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     response_body: str | None
     response_headers: str | None
     """A JSON object of header names and values."""
+    timing: str | None = None
+    """A `Timing` in JSON."""
 
 
 class Outcome(msgspec.Struct, kw_only=True, gc=False):

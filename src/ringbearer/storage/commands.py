@@ -64,7 +64,8 @@ class Commands:
         values = {"within": int(WAIT_SECONDS * clock.SECOND), "worker": worker, "limit": _MOST_AT_ONCE}
         with self._database.read() as connection:
             rows = connection.execute(self._waiting, values).all()
-        return [(row.id, _read_command(row.body)) for row in rows if worker in _read_workers(row.workers)]
+        found = ((row.id, _known(row.body)) for row in rows if worker in _read_workers(row.workers))
+        return [(command_id, command) for command_id, command in found if command is not None]
 
     def answer(self, command_id: str, worker: str, *, result: bytes | None, error: str | None) -> None:
         """Write down what a worker did; `result` is a JSON object. The first answer counts."""
@@ -110,6 +111,15 @@ class Commands:
         for row in answers:
             by_command.setdefault(row.command_id, []).append(_answer(row))
         return [_state(row, by_command.get(row.id, [])) for row in commands]
+
+
+def _known(body: str) -> Command | None:
+    """The command; None for one that only a newer version knows, which is left to workers of that."""
+    try:
+        known: Command = _read_command(body)
+    except msgspec.ValidationError:
+        return None
+    return known
 
 
 def _state(row: Row[*tuple[Any, ...]], answers: Sequence[CommandAnswer]) -> CommandState:

@@ -7,7 +7,7 @@ import msgspec
 from sqlalchemy import Connection, Row, Select, and_, case, func, insert, select, update
 
 from ringbearer import clock, ids
-from ringbearer.domain.deliveries import Attempt, Content, Delivery, DeliveryDetail, State
+from ringbearer.domain.deliveries import Attempt, Content, Delivery, DeliveryDetail, State, Timing
 from ringbearer.domain.events import LANES, Event
 from ringbearer.errors import NotFound
 from ringbearer.storage import schema, search
@@ -239,6 +239,7 @@ def _attempt(row: Row[Any]) -> Attempt:
         error=row.error,
         response_body=row.response_body,
         response_headers=msgspec.json.decode(row.response_headers) if row.response_headers else {},
+        timing=msgspec.json.decode(row.timing, type=Timing) if row.timing else None,
     )
 
 

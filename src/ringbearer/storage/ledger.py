@@ -648,6 +648,7 @@ def _attempt_row(outcome: Outcome) -> tuple[object, ...]:
         record.error,
         record.response_body,
         record.response_headers,
+        record.timing,
     )
 
 

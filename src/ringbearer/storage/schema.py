@@ -189,6 +189,7 @@ attempts = Table(
     Column("error", Text),
     Column("response_body", Text),
     Column("response_headers", Text),
+    Column("timing", Text),
     postgresql_partition_by="RANGE (delivery_id)",
 )
 

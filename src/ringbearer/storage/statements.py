@@ -142,10 +142,10 @@ class Statements:
         """)
         self.insert_attempts = sql("""
             INSERT INTO attempts (delivery_id, number, started_at, duration, status_code, error, response_body,
-                                  response_headers)
+                                  response_headers, timing)
             SELECT r.value ->> 0, CAST(r.value ->> 1 AS INTEGER), CAST(r.value ->> 2 AS BIGINT),
                    CAST(r.value ->> 3 AS BIGINT), CAST(r.value ->> 4 AS SMALLINT), r.value ->> 5, r.value ->> 6,
-                   r.value ->> 7
+                   r.value ->> 7, r.value ->> 8
             FROM {rows}
         """)
         self.close_deliveries = sql("""
