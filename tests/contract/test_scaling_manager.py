@@ -278,6 +278,13 @@ def test_the_forecast_follows_the_clock_and_the_days_of_the_plans_place(storage:
     for each in prediction.hours:
         expected = 300 if saturday(clock.from_datetime(each.at)) else 100
         assert each.expected == pytest.approx(expected, rel=1e-6), each.at
+    rush = LoadMetrics(workers=1, slots=1, hold_seconds=70.0)
+    hours = Foresight(storage, lambda: Season(plan)).prediction(
+        rush, ScalingPolicy(), days=7, now=clock.to_datetime(until)
+    )
+    asked = {(saturday(clock.from_datetime(each.at)), each.workers) for each in hours.hours}
+    # 300 an hour for 70 s each are 5.8 slots at 40 %, 100 are 1.9 at 70 %; nothing was ever above the forecast.
+    assert asked == {(True, 15), (False, 3)}
 
 
 def test_a_machine_that_fell_silent_takes_no_workers_from_the_others(storage: Storage) -> None:
@@ -330,3 +337,22 @@ def test_a_redis_that_is_away_is_no_doubt(storage: Storage) -> None:
     found = asyncio.run(manager.scale_webhook_infrastructure())
     assert found.load.redis_workers is None
     assert found.rule != "doubt"
+
+
+def test_while_it_runs_it_shares_connections_and_writes_down_what_it_expects(storage: Storage) -> None:
+    """Nobody asks for either."""
+    for number in range(60):
+        beat(storage, f"n{number}")
+    now = clock.now() // Level.HOUR.span * Level.HOUR.span
+    remember_hours(storage, [100] * 200, until=now)
+
+    async def run() -> None:
+        async with WebhookScalingManager(storage=storage), asyncio.timeout(30):
+            while not storage.forecasts.read(since=now, until=now + 30 * Level.HOUR.span):  # noqa: ASYNC110  nobody tells of it
+                await asyncio.sleep(0.05)
+
+    asyncio.run(run())
+    kept = storage.forecasts.read(since=now, until=now + 30 * Level.HOUR.span)
+    assert [each.expected for each in kept] == pytest.approx([100.0] * len(kept))
+    if storage.database.free_connections() is not None:
+        assert storage.database.connections().most == 6

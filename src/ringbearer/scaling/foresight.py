@@ -13,6 +13,7 @@ from ringbearer.calendar import zone
 from ringbearer.domain.scaling import LoadMetrics, ScalingPolicy
 from ringbearer.scaling.forecast import Forecast, TrafficPattern, forecast
 from ringbearer.scaling.models import HOURS_OF_WEEK, Hours, Series
+from ringbearer.scaling.policy import reserved
 from ringbearer.scaling.results import ForecastHour, PastHour, ScalingPrediction, TestedHour
 from ringbearer.season import Season, SeasonScalingConfig
 from ringbearer.storage.base import Storage
@@ -135,12 +136,17 @@ class Foresight:
         coming = [hour - found.first_hour for hour in hours]
         return max(
             (
-                workers_for(found.expected[index] * found.safety / _HOUR, load, policy)
+                self._workers(found, index, load, policy)
                 for index in coming
                 if 0 <= index < len(found.expected)
             ),
             default=0,
         )
+
+    def _workers(self, found: Forecast, index: int, load: LoadMetrics, policy: ScalingPolicy) -> int:
+        """How many workers that hour of the forecast asks for, with the reserve that its day shall have."""
+        peak = self._season().state(_moment(found.first_hour + index)).phase == "peak"
+        return workers_for(found.expected[index] * found.safety / _HOUR, load, policy, peak=peak)
 
     def prediction(
         self,
@@ -162,9 +168,7 @@ class Foresight:
                 at=_moment(found.first_hour + index),
                 expected=found.expected[index],
                 upper=found.expected[index] * found.safety,
-                workers=max(
-                    policy.minimum, workers_for(found.expected[index] * found.safety / _HOUR, load, policy)
-                ),
+                workers=max(policy.minimum, self._workers(found, index, load, policy)),
             )
             for index in range(first, min(first + days * 24, len(found.expected)))
         ]
@@ -234,10 +238,10 @@ def _multipliers(local: Hours, season: Season) -> Series:
     return np.asarray([season.state(noon).multiplier for noon in noons], dtype=np.float64)[of_hours]
 
 
-def workers_for(rate: float, load: LoadMetrics, policy: ScalingPolicy) -> int:
+def workers_for(rate: float, load: LoadMetrics, policy: ScalingPolicy, *, peak: bool) -> int:
     """How many workers so many deliveries a second ask for, if each takes as long as they do now."""
     rate *= 1.0 + load.retry_ratio
-    needed = max(rate * load.hold_seconds / load.slots, rate * load.cpu_seconds) / policy.utilisation
+    needed = max(rate * load.hold_seconds / load.slots, rate * load.cpu_seconds) / reserved(policy, peak=peak)
     return math.ceil(min(needed, policy.maximum) - 1e-9)
 
 

@@ -93,8 +93,13 @@ def demanded(load: LoadMetrics, policy: ScalingPolicy) -> float:
     )
 
 
+def reserved(policy: ScalingPolicy, *, peak: bool) -> float:
+    """How busy workers shall be at most: on peak days less, so that growth begins earlier."""
+    return min(policy.utilisation, policy.peak_utilisation) if peak else policy.utilisation
+
+
 def _needed(load: LoadMetrics, policy: ScalingPolicy, demand: float, peak: bool) -> int:
-    target = min(policy.utilisation, policy.peak_utilisation) if peak else policy.utilisation
+    target = reserved(policy, peak=peak)
     by_slots = demand * load.hold_seconds / (load.slots * target)
     by_processor = demand * load.cpu_seconds / target
     return math.ceil(min(max(by_slots, by_processor), policy.maximum + 1) - 1e-9)
