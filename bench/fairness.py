@@ -7,19 +7,15 @@ hanging  the same, and as much traffic again goes to one endpoint that never ans
 The table shows the queue waits of the fifty in each; the target is a P99 of at most twice the quiet one.
 """
 
-import argparse
 import sys
-import tempfile
 import time
-from pathlib import Path
-from typing import get_args
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import report
-from bench.order import Backend, Bench, Waits, hanging, running, write
+from bench.order import Bench, Waits, hanging, on_each
+from chaos.service import wait_for
 from ringbearer import clock
 
 
@@ -28,10 +24,11 @@ class Size(msgspec.Struct, frozen=True):
 
     suppliers: int = 50
     rate: float = 100.0
-    seconds: float = 60.0
+    seconds: float = 40.0
     crowd: int = 100_000
 
 
+QUIET, CROWD, ITSELF, HANGS = "quiet", "with a crowd", "the crowd itself", "with one that hangs"
 QUICK = Size(suppliers=10, rate=50.0, seconds=4.0, crowd=2_000)
 
 
@@ -46,7 +43,7 @@ def measure(bench: Bench, size: Size) -> dict[str, Waits]:
     since = clock.now()
     bench.paced(steady, size.rate, size.seconds).join()
     bench.drain()
-    found["quiet"] = bench.waits("steady", since=since)
+    found[QUIET] = bench.waits("steady", since=since)
 
     since = clock.now()
     traffic = bench.paced(steady, size.rate, size.seconds)
@@ -54,8 +51,8 @@ def measure(bench: Bench, size: Size) -> dict[str, Waits]:
     bench.flood(crowd, size.crowd)
     traffic.join()
     bench.drain()
-    found["with a crowd"] = bench.waits("steady", since=since)
-    found["the crowd itself"] = bench.waits("crowd", since=since)
+    found[CROWD] = bench.waits("steady", since=since)
+    found[ITSELF] = bench.waits("crowd", since=since)
 
     with hanging() as address:
         stuck = bench.suppliers("stuck", 1, url=address, timeout=5.0)
@@ -65,44 +62,47 @@ def measure(bench: Bench, size: Size) -> dict[str, Waits]:
         traffic.join()
         noise.join()
         bench.drain(kept=round(2 * size.rate * size.seconds))
-        found["with one that hangs"] = bench.waits("steady", since=since)
+        found[HANGS] = bench.waits("steady", since=since)
+        wait_for(lambda: bench.waits("stuck", since=since).count > 0, 60, "the one that hangs to be tried")
+    sent = size.rate * size.seconds
+    for case in (QUIET, CROWD, HANGS):
+        assert found[case].count > 0.8 * sent, (
+            f"{case}: {found[case].count} of {sent:.0f} steady events were sent"
+        )
+    assert found[ITSELF].count == size.crowd, (
+        f"the crowd was to be {size.crowd}, and was {found[ITSELF].count}"
+    )
     return found
 
 
-def show(console: Console, backend: str, found: dict[str, Waits]) -> None:
-    """The table, with how many times the quiet P99 each is."""
-    table = Table(title=f"queue waits on {backend}, in milliseconds")
-    for column in ("case", "deliveries", "P50", "P95", "P99", "P99 ÷ quiet"):
-        table.add_column(column, justify="left" if column == "case" else "right")
-    quiet = max(found["quiet"].p99, 0.01)
-    for name, waits in found.items():
-        ratio = "" if name in ("quiet", "the crowd itself") else f"{waits.p99 / quiet:.2f}"
-        table.add_row(
-            name, f"{waits.count:,}", f"{waits.p50:.1f}", f"{waits.p95:.1f}", f"{waits.p99:.1f}", ratio
-        )
-    console.print(table)
+class Fairness(msgspec.Struct, frozen=True):
+    """What was found, by case."""
+
+    found: dict[str, Waits]
+
+    def figures(self) -> dict[str, object]:
+        """What is kept."""
+        return {case: msgspec.structs.asdict(waits) for case, waits in self.found.items()}
+
+    def show(self, console: Console, backend: str) -> None:
+        """The table, with how many times the quiet P99 each is."""
+        table = Table(title=f"queue waits on {backend}, in milliseconds")
+        for column in ("case", "deliveries", "P50", "P95", "P99", "P99 ÷ quiet"):
+            table.add_column(column, justify="left" if column == "case" else "right")
+        quiet = max(self.found[QUIET].p99, 0.01)
+        for name, waits in self.found.items():
+            ratio = "" if name in (QUIET, ITSELF) else f"{waits.p99 / quiet:.2f}"
+            table.add_row(
+                name, f"{waits.count:,}", f"{waits.p50:.1f}", f"{waits.p95:.1f}", f"{waits.p99:.1f}", ratio
+            )
+        console.print(table)
 
 
 def main() -> int:
     """Measure on each database in turn."""
-    parser = argparse.ArgumentParser(prog="python -m bench.fairness", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="everything in small, to see that it works")
-    parser.add_argument(
-        "--database", choices=get_args(Backend), action="append", help="default: each in turn"
+    return on_each(
+        "fairness", __doc__, lambda bench, quick: Fairness(measure(bench, QUICK if quick else Size()))
     )
-    parser.add_argument("--directory", type=Path, default=None, help="on the disk that is to be measured")
-    arguments = parser.parse_args()
-    console = Console()
-    for backend in arguments.database or get_args(Backend):
-        with tempfile.TemporaryDirectory(prefix="fairness-", dir=arguments.directory) as name:
-            directory = Path(name)
-            facts = report.machine(directory)
-            with running(backend, directory) as bench:
-                found = measure(bench, QUICK if arguments.quick else Size())
-        show(console, backend, found)
-        figures: dict[str, object] = {case: msgspec.structs.asdict(w) for case, w in found.items()}
-        console.print(f"written to {write('fairness', backend, figures, facts, quick=arguments.quick)}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -3,19 +3,22 @@
 A wait is the time from when an event was accepted until its first try began, as the service itself wrote them down.
 """
 
+import argparse
 import contextlib
 import itertools
 import socket
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, get_args
 
 import httpx
 import msgspec
+from rich.console import Console
 from sqlalchemy import text
 
 from bench import report
@@ -216,3 +219,34 @@ def write(
     content = {"quick": quick, "machine": facts, "figures": figures}
     path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
     return path
+
+
+class Findings(Protocol):
+    """What a benchmark of order has found on one database."""
+
+    def figures(self) -> dict[str, object]:
+        """What is kept in a file."""
+
+    def show(self, console: Console, backend: str) -> None:
+        """What is told on the terminal."""
+
+
+def on_each(name: str, description: str | None, measure: Callable[[Bench, bool], Findings]) -> int:
+    """The command line of a benchmark of order: measure on each database in turn, show it, and keep it."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=description)
+    parser.add_argument("--quick", action="store_true", help="everything in small, to see that it works")
+    parser.add_argument(
+        "--database", choices=get_args(Backend), action="append", help="default: each in turn"
+    )
+    parser.add_argument("--directory", type=Path, default=None, help="on the disk that is to be measured")
+    arguments = parser.parse_args()
+    console = Console()
+    for backend in arguments.database or get_args(Backend):
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=arguments.directory) as made:
+            directory = Path(made)
+            facts = report.machine(directory)
+            with running(backend, directory) as bench:
+                found = measure(bench, arguments.quick)
+        found.show(console, backend)
+        console.print(f"written to {write(name, backend, found.figures(), facts, quick=arguments.quick)}")
+    return 0
