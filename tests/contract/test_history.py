@@ -6,6 +6,7 @@ from functools import partial
 from itertools import combinations
 
 import pytest
+from sqlalchemy import Connection
 
 from contract.making import (
     add_endpoint,
@@ -18,7 +19,7 @@ from contract.making import (
 )
 from ringbearer import clock, ids
 from ringbearer.domain.deliveries import Attempt, State
-from ringbearer.errors import NotFound
+from ringbearer.errors import NotFound, StoreUnavailable
 from ringbearer.storage.base import Storage
 from ringbearer.storage.history import Filter
 
@@ -245,12 +246,14 @@ def test_a_replay_goes_on_where_it_was_and_ends(storage: Storage, past: Past) ->
     while True:
         replay = storage.history.get_replay(started.id)
         page = storage.history.replay_page(replay, limit=2)
-        moved = storage.ledger.replay(page, now=clock.now())
-        settle(storage, claim(storage, 24))  # what was replayed is delivered again: it must not come up anew
         finished = len(page) < 2
         storage.history.advance_replay(
-            replay, cursor=page[-1] if page else replay.cursor, moved=moved, finished=finished
+            replay,
+            cursor=page[-1] if page else replay.cursor,
+            finished=finished,
+            move=partial(storage.ledger.replay_within, delivery_ids=page, now=clock.now()),
         )
+        settle(storage, claim(storage, 24))  # what was replayed is delivered again: it must not come up anew
         seen += page
         if finished:
             break
@@ -262,11 +265,27 @@ def test_a_replay_goes_on_where_it_was_and_ends(storage: Storage, past: Past) ->
 
 
 def test_a_replay_never_goes_back(storage: Storage) -> None:
-    """Two workers may take its next step at the same time, and the slower one come last."""
+    """Two workers may take its next step at the same time: the slower one moves nothing."""
     replay = storage.history.start_replay(Filter())
     middle, end = ids.floor("dlv", NOW - MINUTE), ids.floor("dlv", NOW - 2 * MINUTE)
-    storage.history.advance_replay(replay, cursor=end, moved=5, finished=True)
-    storage.history.advance_replay(replay, cursor=middle, moved=1, finished=False)
+    assert storage.history.advance_replay(replay, cursor=end, finished=True, move=lambda _: 5) == 5
+    assert storage.history.advance_replay(replay, cursor=middle, finished=False, move=lambda _: 1) == 0
     found = storage.history.get_replay(replay.id)
-    assert (found.cursor, found.moved) == (end, 6)
+    assert (found.cursor, found.moved) == (end, 5)
     assert found.finished_at is not None
+
+
+def test_a_step_of_a_replay_that_breaks_off_has_moved_nothing(storage: Storage, past: Past) -> None:
+    replay = storage.history.start_replay(Filter(state=State.DELIVERED))
+    page = storage.history.replay_page(replay, limit=2)
+    before = storage.ledger.depth()
+
+    def move(connection: Connection) -> int:
+        assert storage.ledger.replay_within(connection, page, now=clock.now()) == 2
+        raise StoreUnavailable("for the test")
+
+    with pytest.raises(StoreUnavailable):
+        storage.history.advance_replay(replay, cursor=page[-1], finished=False, move=move)
+    assert storage.ledger.depth() == before
+    assert storage.history.get_replay(replay.id) == replay
+    assert storage.history.replay_page(replay, limit=2) == page

@@ -152,7 +152,7 @@ def test_a_replay_is_counted_then_confirmed_then_followed(pages: Pages) -> None:
     followed = visitor.get(answer.headers["location"])
     assert "0 of 3" in followed.text
     assert 'hx-trigger="every 1s"' in followed.text
-    pages.storage.history.advance_replay(replay, cursor="dlv_0", moved=3, finished=True)
+    pages.storage.history.advance_replay(replay, cursor="dlv_0", finished=True, move=lambda _: 3)
     done = visitor.get(answer.headers["location"])
     assert "3 of 3" in done.text
     assert "hx-trigger" not in done.text

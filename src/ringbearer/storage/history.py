@@ -1,10 +1,11 @@
 """The history: events, deliveries and attempts as people ask for them, page by page; and replays."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, and_, case, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, func, insert, select, update
 
 from ringbearer import clock, ids
 from ringbearer.domain.deliveries import Attempt, Content, Delivery, DeliveryDetail, State, Timing
@@ -170,17 +171,24 @@ class History:
             found = connection.execute(query.order_by(_D.c.id.desc()).limit(limit))
             return [row[0] for row in found]
 
-    def advance_replay(self, replay: Replay, *, cursor: str, moved: int, finished: bool) -> None:
-        """Write down how far a replay is; it never goes back, even when two take its steps at a time."""
+    def advance_replay(
+        self, replay: Replay, *, cursor: str, finished: bool, move: Callable[[Connection], int]
+    ) -> int:
+        """Do one step of a replay in one transaction: `move` its page, and write down how far it is.
+
+        Returns how many were moved; none when another has taken this step since `replay` was read.
+        """
         table = schema.replays
-        values: dict[str, object] = {
-            "cursor": case((table.c.cursor > cursor, cursor), else_=table.c.cursor),
-            "moved": table.c.moved + moved,
-        }
-        if finished:
-            values["finished_at"] = clock.now()
+        here = and_(table.c.id == replay.id, table.c.cursor == replay.cursor, table.c.finished_at.is_(None))
+        values = {"cursor": cursor, "finished_at": clock.now() if finished else None}
         with self._database.write() as connection:
-            connection.execute(update(table).where(table.c.id == replay.id).values(values))
+            # First, so that of two who take this step at a time the second waits, and then finds it taken.
+            if connection.execute(update(table).where(here).values(values)).rowcount == 0:
+                return 0
+            moved = move(connection)
+            count = {"moved": table.c.moved + moved}
+            connection.execute(update(table).where(table.c.id == replay.id).values(count))
+        return moved
 
     def _filtered(self, query: Select[Any], wanted: Filter) -> Select[Any]:
         conditions = []

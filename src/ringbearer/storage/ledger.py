@@ -435,35 +435,43 @@ class Ledger:
         """
         if not delivery_ids:
             return 0
+        with self._database.write() as connection:
+            return self.replay_within(connection, delivery_ids, now=now, lane=lane)
+
+    def replay_within(
+        self, connection: Connection, delivery_ids: Sequence[str], *, now: int, lane: int | None = None
+    ) -> int:
+        """The same as part of a transaction."""
+        if not delivery_ids:
+            return 0
         ids = [(delivery_id,) for delivery_id in delivery_ids]
         window = {"rows": _text(ids), "low": min(delivery_ids), "high": max(delivery_ids)}
         moved: _Moves = Counter()
-        with self._database.write() as connection:
-            jobs = self._pick(connection, self._sql.revivable.take, {"rows": window["rows"]})
-            if jobs:
-                rows = []
-                waiting = []
-                ranks = self._tags(connection, jobs, lane)
-                for job in jobs:
-                    to_lane = job.lane if lane is None else lane
-                    base, state = None, State.READY
-                    if job.state == State.DEAD:
-                        base = job.attempt
-                        if job.ordering_key is not None:  # its key went on without it
-                            state = State.WAITING
-                            waiting.append(job)
-                    rows.append((job.delivery_id, to_lane, ranks[job.delivery_id], base, state, now))
-                    moved[job.lane, job.state] -= 1
-                    moved[to_lane, state] += 1
-                _run(connection, self._sql.revive, rows)
-                moved.update(self._promote_under_lock(connection, _ordered(waiting)))
-            again = self._pick(connection, self._sql.requeue, window | {"now": now, "to_lane": lane})
-            if again:
-                _run(connection, self._sql.rank, list(self._tags(connection, again).items()))
-            for job in again:
-                moved[job.lane, State.READY] += 1
-            connection.execute(self._sql.reopen, window)
-            self._count(connection, moved)
+        jobs = self._pick(connection, self._sql.revivable.take, {"rows": window["rows"]})
+        if jobs:
+            rows = []
+            waiting = []
+            ranks = self._tags(connection, jobs, lane)
+            for job in jobs:
+                to_lane = job.lane if lane is None else lane
+                base, state = None, State.READY
+                if job.state == State.DEAD:
+                    base = job.attempt
+                    if job.ordering_key is not None:  # its key went on without it
+                        state = State.WAITING
+                        waiting.append(job)
+                rows.append((job.delivery_id, to_lane, ranks[job.delivery_id], base, state, now))
+                moved[job.lane, job.state] -= 1
+                moved[to_lane, state] += 1
+            _run(connection, self._sql.revive, rows)
+            moved.update(self._promote_under_lock(connection, _ordered(waiting)))
+        again = self._pick(connection, self._sql.requeue, window | {"now": now, "to_lane": lane})
+        if again:
+            _run(connection, self._sql.rank, list(self._tags(connection, again).items()))
+        for job in again:
+            moved[job.lane, State.READY] += 1
+        connection.execute(self._sql.reopen, window)
+        self._count(connection, moved)
         return len(jobs) + len(again)
 
     # ── how it stands ───────────────────────────────────────────────────────────────────────────────────
