@@ -1,6 +1,9 @@
 """What is past its retention goes, unfinished work and its events never do, and the counts stay right."""
 
+import asyncio
+import contextlib
 import re
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -23,17 +26,22 @@ from contract.making import (
     settle,
 )
 from ringbearer import clock, ids
+from ringbearer.domain.breakers import Circuit
 from ringbearer.domain.deliveries import State
 from ringbearer.domain.endpoints import RateLimit
-from ringbearer.errors import NotFound
+from ringbearer.errors import NotFound, StoreUnavailable
 from ringbearer.limits.base import Limit
 from ringbearer.limits.database import DatabaseRateLimiter
+from ringbearer.maintenance.housekeeper import Housekeeper
+from ringbearer.queue.bell import SocketBell
+from ringbearer.queue.database import DatabaseQueue
 from ringbearer.storage import retention as retention_module
 from ringbearer.storage.base import Storage
 from ringbearer.storage.history import Filter
 from ringbearer.storage.ledger import Admission
 from ringbearer.storage.schema import PARTITIONED
 from ringbearer.storage.vault import generate_key
+from ringbearer.telemetry import Telemetry
 
 TODAY = clock.now() // DAY * DAY
 BOUND = TODAY - 30 * DAY
@@ -301,7 +309,7 @@ def test_what_was_deleted_or_ended_long_ago_is_forgotten_and_nothing_else(storag
     catalog.delete_endpoint("studio", gone.id)
     catalog.delete_supplier("venue")
     ended, running = history.start_replay(Filter()), history.start_replay(Filter())
-    history.advance_replay(ended, cursor=ended.cursor, moved=0, finished=True)
+    history.advance_replay(ended, cursor=ended.cursor, finished=True, move=lambda _: 0)
     storage.retention.forget_closed(before=OLD)
     assert query(storage, "SELECT count(*) FROM endpoints") == [(3,)]
     assert history.get_replay(ended.id).finished_at is not None
@@ -316,3 +324,27 @@ def test_what_was_deleted_or_ended_long_ago_is_forgotten_and_nothing_else(storag
     assert [replay.id for replay in history.open_replays()] == [running.id]
     with pytest.raises(NotFound):
         history.get_replay(ended.id)
+
+
+def test_what_cannot_be_cleaned_up_keeps_nothing_else_from_ending(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = add_endpoint(storage)
+    storage.breakers.change([Circuit(endpoint_id=made.id, supplier_id="studio")])
+    assert storage.breakers.since(0)
+
+    def fails(**_: object) -> int:
+        raise StoreUnavailable("for the test")
+
+    monkeypatch.setattr(storage.retention, "prune", fails)
+    with contextlib.closing(SocketBell(tmp_path / "run", listen=False)) as bell:
+        housekeeper = Housekeeper(
+            storage=storage,
+            queue=DatabaseQueue(storage.ledger, bell),
+            telemetry=Telemetry(),
+            retention_days=30,
+            lease_seconds=30,
+        )
+        asyncio.run(housekeeper._prune())
+    assert "history could not be cleaned up, will try again: for the test" in caplog.text
+    assert storage.breakers.since(0) == []

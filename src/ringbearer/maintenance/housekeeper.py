@@ -6,7 +6,7 @@ another process's: a leader that stood still may finish one step when another le
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -114,10 +114,12 @@ class Housekeeper:
         replay = replays[0]
         step = _REPLAY_STEP // _REPLAY_SLOWED if self._slowed() else _REPLAY_STEP
         page = history.replay_page(replay, limit=step)
-        moved = ledger.replay(page, now=clock.now(), lane=_BULK)
-        finished = len(page) < step
-        cursor = page[-1] if page else replay.cursor
-        history.advance_replay(replay, cursor=cursor, moved=moved, finished=finished)
+        moved = history.advance_replay(
+            replay,
+            cursor=page[-1] if page else replay.cursor,
+            finished=len(page) < step,
+            move=lambda connection: ledger.replay_within(connection, page, now=clock.now(), lane=_BULK),
+        )
         self._queue.push(moved)
         self._telemetry.emit(DeliveriesMoved("replayed", moved))
 
@@ -127,6 +129,35 @@ class Housekeeper:
         return stored is not None and "replays" in msgspec.json.decode(stored.body, type=Relief).steps
 
     async def _prune(self) -> float | None:
+        for what, step in self._ends():
+            try:
+                await step()
+            except Exception as error:  # of one thing, which must not keep the others from ending
+                _log.warning("%s could not be cleaned up, will try again: %s", what, error)
+        return None
+
+    def _ends(self) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
+        """What ends by age, each by itself."""
+        storage = self._storage
+
+        def old(seconds: float | None = None) -> int:
+            return clock.now() - (self._retention if seconds is None else int(seconds * clock.SECOND))
+
+        def threaded(step: Callable[[], object]) -> Callable[[], Awaitable[object]]:
+            return lambda: asyncio.to_thread(step)
+
+        return [
+            ("history", self._prune_history),
+            ("flows", threaded(lambda: storage.ledger.flows.forget(now=clock.now()))),
+            ("parking", threaded(lambda: storage.ledger.parking.forget(now=clock.now()))),
+            ("what is closed", threaded(lambda: storage.retention.forget_closed(before=old()))),
+            ("circuits", threaded(lambda: storage.breakers.prune(before=old(CIRCUIT_SECONDS)))),
+            ("processes", threaded(lambda: storage.nodes.bury(after=_BURY_SECONDS))),
+            ("scaling decisions", threaded(lambda: storage.scaling.prune(before=old()))),
+            ("commands", threaded(lambda: storage.commands.prune(before=old()))),
+        ]
+
+    async def _prune_history(self) -> None:
         retention = self._storage.retention
         await asyncio.to_thread(retention.prepare)
         while removed := await asyncio.to_thread(
@@ -134,17 +165,6 @@ class Housekeeper:
         ):
             self._telemetry.emit(HistoryPruned(removed))
             await asyncio.sleep(_PRUNE_PAUSE)
-        ledger = self._storage.ledger
-        await asyncio.to_thread(lambda: ledger.flows.forget(now=clock.now()))
-        await asyncio.to_thread(lambda: ledger.parking.forget(now=clock.now()))
-        await asyncio.to_thread(lambda: retention.forget_closed(before=clock.now() - self._retention))
-        await asyncio.to_thread(
-            lambda: self._storage.breakers.prune(before=clock.now() - CIRCUIT_SECONDS * clock.SECOND)
-        )
-        await asyncio.to_thread(lambda: self._storage.nodes.bury(after=_BURY_SECONDS))
-        await asyncio.to_thread(lambda: self._storage.scaling.prune(before=clock.now() - self._retention))
-        await asyncio.to_thread(lambda: self._storage.commands.prune(before=clock.now() - self._retention))
-        return None
 
     async def _moved(self, how: str, step: Callable[[], int]) -> int:
         count = await asyncio.to_thread(step)
