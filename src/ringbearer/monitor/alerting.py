@@ -10,6 +10,7 @@ When the store itself is away nothing can be claimed: then every process tells i
 import asyncio
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -33,6 +34,7 @@ LOOK_SECONDS = 2.0
 _HEARTBEAT_PATIENCE = 2.0  # seconds: looking at the signals waits for it
 _HEARTBEAT_AGAIN = 10.0  # seconds until the next try after one that failed
 HEARTBEAT_SECONDS = 60.0
+_SENDERS = 8  # messages sent at a time, by threads of their own: a channel that hangs holds up nothing else
 _SHOWN = 10  # alerts that one message names
 
 
@@ -66,6 +68,7 @@ class AlertWatch:
         self._heartbeat_url = heartbeat_url
         self._next_heartbeat = 0.0
         self._sending: dict[str, asyncio.Task[None]] = {}
+        self._senders = ThreadPoolExecutor(_SENDERS, thread_name_prefix="alerts")
         self._looper = Looper("alert watch", self._look, interval=LOOK_SECONDS)
 
     def __repr__(self) -> str:
@@ -111,7 +114,8 @@ class AlertWatch:
 
     async def _tell(self, channel: Channel, notices: list[Due]) -> None:
         try:
-            await asyncio.to_thread(tell, self._storage, channel, notices)
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._senders, tell, self._storage, channel, notices)
         except Exception as error:
             _log.warning("channel %s was not told, will try again: %s", channel.id, error)
 
@@ -212,6 +216,7 @@ class StoreWatch:
         self._away_since: float | None = None
         self._told = False
         self._episode = ""
+        self._senders = ThreadPoolExecutor(_SENDERS, thread_name_prefix="alerts")
         self.ready = asyncio.Event()
         """Set once the channels are known."""
         self._looper = Looper("store watch", self._look, interval=LOOK_SECONDS)
@@ -261,7 +266,11 @@ class StoreWatch:
             kind=kind,
             severity="critical",
         )
-        sent = (asyncio.to_thread(channels.send, channel, address, said) for channel, address in self._ways)
+        loop = asyncio.get_running_loop()
+        sent = (
+            loop.run_in_executor(self._senders, channels.send, channel, address, said)
+            for channel, address in self._ways
+        )
         for result in await asyncio.gather(*sent, return_exceptions=True):
             if isinstance(result, Exception):
                 _log.warning("a channel was not told of the store's absence: %s", result)
