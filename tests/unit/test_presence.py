@@ -1,14 +1,20 @@
 """A process leads while it can renew its lease, does its duties then, and only then."""
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ringbearer.api.probes import Probes
 from ringbearer.maintenance import presence
 from ringbearer.maintenance.presence import Leadership, Presence
+from ringbearer.monitor.prometheus import PrometheusMetrics
 from ringbearer.storage.base import Storage, open_storage
+from ringbearer.storage.sqlite import SQLiteDatabase
 from ringbearer.storage.vault import Vault, generate_key
+from ringbearer.telemetry import Telemetry
 
 PATIENCE = 20.0
 
@@ -107,3 +113,53 @@ def test_a_leader_that_cannot_renew_gives_up_before_another_can_take_over(
 
     with _store(tmp_path) as storage:
         asyncio.run(run(storage))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_process_whose_store_takes_no_writes_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "_UNWRITTEN_SECONDS", 0.0)
+
+    async def run(storage: Storage) -> None:
+        beating = Presence(nodes=storage.nodes, node_id="a", kind="serve")
+        metrics = PrometheusMetrics(Telemetry())
+        probes = Probes(storage=storage, metrics=metrics, unwritten=beating.unwritten)
+
+        async def ready() -> tuple[object, object]:
+            sent: list[dict[str, object]] = []
+
+            async def send(message: dict[str, object]) -> None:
+                sent.append(message)
+
+            assert await probes.answered("/health/ready", send)
+            return sent[0]["status"], sent[1]["body"]
+
+        beating.start()
+        assert await ready() == (200, b'{"status":"ready"}')
+        _take_writes(storage, yes=False)
+        await _until(lambda: beating.unwritten() is not None)
+        refused = (
+            b'{"status":"unavailable","failing":{"store":"the store takes no writes; the log tells why"}}'
+        )
+        assert await ready() == (503, refused)
+        _take_writes(storage, yes=True)
+        await _until(lambda: beating.unwritten() is None)
+        assert await ready() == (200, b'{"status":"ready"}')
+        await beating.stop()
+
+    with _store(tmp_path) as storage:
+        asyncio.run(run(storage))
+
+
+def _take_writes(storage: Storage, *, yes: bool) -> None:
+    """Reading goes on, as with a disk that is full."""
+    assert isinstance(storage.database, SQLiteDatabase)
+    with contextlib.closing(storage.database._relaxed.raw_connection()) as connection:
+        connection.cursor().execute(f"PRAGMA query_only = {int(not yes)}")
+
+
+async def _until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not is_so():  # noqa: ASYNC110  nothing tells of it
+            await asyncio.sleep(0.02)

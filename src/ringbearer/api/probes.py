@@ -24,10 +24,12 @@ class Probes:
         storage: Storage,
         metrics: PrometheusMetrics,
         degraded: Callable[[], dict[str, str]] = dict,
+        unwritten: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._storage = storage
         self._metrics = metrics
         self._degraded = degraded
+        self._unwritten = unwritten
         self._checking: asyncio.Task[Health] | None = None
 
     async def answered(self, path: str, send: Callable[[dict[str, object]], Any]) -> bool:
@@ -59,6 +61,9 @@ class Probes:
         try:
             with self._storage.database.read() as connection:
                 connection.execute(text("SELECT version FROM config_version")).one()
+            # A store whose disk is full still answers: the process's heartbeat tells whether it can be written to.
+            if self._unwritten() is not None:
+                return Health(failing="the store takes no writes; the log tells why")
             return Health(degraded=self._degraded())
         except StoreUnavailable:
             return Health(failing="the store does not answer")

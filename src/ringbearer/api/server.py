@@ -28,6 +28,7 @@ from ringbearer.dashboard.vitals import Looker
 from ringbearer.delivery.sample import send_sample
 from ringbearer.domain.deliveries import Attempt
 from ringbearer.domain.endpoints import Target
+from ringbearer.maintenance.presence import Presence
 from ringbearer.maintenance.tidy import tidy
 from ringbearer.monitor.alerting import AlertWatch, StoreWatch
 from ringbearer.monitor.bookkeeping import Bookkeeper
@@ -75,7 +76,9 @@ async def _serve(services: Services) -> None:
         term=lambda: leadership.term,
         redis=services.redis,
     )
-    front = Front(services, publisher, scaler)
+    signals = ProcessSignals(services.telemetry, services.cache.signals)
+    presence = services.presence("serve", signals)
+    front = Front(services, publisher, scaler, presence)
     config = uvicorn.Config(
         front,
         host=settings.host,
@@ -98,8 +101,6 @@ async def _serve(services: Services) -> None:
         front.pulse.stop()  # whose viewers' connections would otherwise stay until they are cut
 
     on_stop(stop)
-    signals = ProcessSignals(services.telemetry, services.cache.signals)
-    presence = services.presence("serve", signals)
     leadership = services.leadership(
         STEERING,
         [
@@ -144,7 +145,9 @@ async def _serve(services: Services) -> None:
 class Front:
     """The outermost application: hands each request to who answers it."""
 
-    def __init__(self, services: Services, publisher: Publisher, scaler: WebhookScalingManager) -> None:
+    def __init__(
+        self, services: Services, publisher: Publisher, scaler: WebhookScalingManager, presence: Presence
+    ) -> None:
         settings = services.settings
         authenticator = Authenticator(services.storage.catalog)
 
@@ -174,7 +177,12 @@ class Front:
                 ping=services.redis.ping if services.redis is not None else None,
             )
         )
-        self._probes = Probes(storage=services.storage, metrics=services.metrics, degraded=services.degraded)
+        self._probes = Probes(
+            storage=services.storage,
+            metrics=services.metrics,
+            degraded=services.degraded,
+            unwritten=presence.unwritten,
+        )
         self._management = create_app(
             ApiServices(
                 storage=services.storage,

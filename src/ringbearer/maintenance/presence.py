@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ringbearer import __version__, clock
+from ringbearer.errors import StoreUnavailable
 from ringbearer.looper import Looper
 from ringbearer.storage.nodes import Nodes
 
@@ -18,6 +19,7 @@ LEASE_SECONDS = 6.0
 _RENEW_SECONDS = 2.0
 _SURE_SECONDS = 5.0  # believed for less than the lease lasts, so that two leaders do not overlap
 _BEAT_SECONDS = 1.0
+_UNWRITTEN_SECONDS = 3.0  # in which at least one heartbeat failed: a lock that took too long is no outage
 
 
 class Duty(Protocol):
@@ -46,10 +48,16 @@ class Presence:
         self._kind = kind
         self._signals = signals
         self._host = socket.gethostname()
+        self._beaten_at = clock.monotonic()
+        self._failure: str | None = None
         self._looper = Looper("presence", self._beat, interval=_BEAT_SECONDS)
 
     def __repr__(self) -> str:
         return f"<Presence of {self._kind} {self.node_id}>"
+
+    def unwritten(self) -> str | None:
+        """Why the store takes no heartbeat, once it has not for some seconds: a disk that is full, or read-only."""
+        return self._failure if clock.monotonic() - self._beaten_at >= _UNWRITTEN_SECONDS else None
 
     def start(self) -> None:
         """Begin to beat."""
@@ -65,15 +73,20 @@ class Presence:
 
     async def _beat(self) -> float | None:
         signals = self._signals()
-        await asyncio.to_thread(
-            self._nodes.beat,
-            self.node_id,
-            kind=self._kind,
-            host=self._host,
-            pid=os.getpid(),
-            version=__version__,
-            signals=signals,
-        )
+        try:
+            await asyncio.to_thread(
+                self._nodes.beat,
+                self.node_id,
+                kind=self._kind,
+                host=self._host,
+                pid=os.getpid(),
+                version=__version__,
+                signals=signals,
+            )
+        except StoreUnavailable as error:
+            self._failure = str(error)
+            raise
+        self._failure, self._beaten_at = None, clock.monotonic()
         return None
 
 
