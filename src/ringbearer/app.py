@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,7 @@ from ringbearer.queue.redis import RedisQueue
 from ringbearer.queue.steering import Steering
 from ringbearer.redis_link import RedisLink, open_redis, parse
 from ringbearer.relay import Relay
+from ringbearer.scaling.manager import WebhookScalingManager
 from ringbearer.scaling.signals import ProcessSignals
 from ringbearer.settings import Settings
 from ringbearer.storage import outbox
@@ -543,10 +545,28 @@ def _processor(services: Services) -> HighPerformanceWebhookProcessor:
         parking=services.storage.ledger.parking,
         memory_limit=settings.memory_limit * 1024 * 1024,
         cpu_share=settings.cpu_share,
+        processes=partial(_run_processes, services),
         ca_file=services.ca_file,
         proxy=services.settings.proxy_url,
         public_url=settings.public_url or "",
     )
+
+
+async def _run_processes(services: Services, count: int | None) -> tuple[int | None, int | None]:
+    """Fix the number of workers, or free it (0); None leaves it. Returns what was fixed before, and what is.
+
+    Raises InvalidInput where the settings fix it: nobody would follow.
+    """
+    if count is not None and services.settings.workers != "auto":
+        said = f"expected none: the setting `workers` is {services.settings.workers}, and not auto"
+        raise InvalidInput("how many workers run is fixed by the settings", [("/processes", said)])
+    policy = await asyncio.to_thread(services.storage.scaling.policy)
+    wanted = policy.fixed if count is None else count or None
+    if wanted != policy.fixed:
+        scaler = WebhookScalingManager(storage=services.storage, telemetry=services.telemetry)
+        changed = msgspec.structs.replace(policy, fixed=wanted)
+        await scaler.implement_auto_scaling_policies(changed, actor=services.node_id)
+    return policy.fixed, wanted
 
 
 def _loop(services: Services, processor: HighPerformanceWebhookProcessor) -> WorkLoop:

@@ -50,7 +50,7 @@ def _workers(rig: Rig) -> list[_Worker]:
 
 
 def test_a_worker_takes_another_shape_under_load_and_its_successor_begins_so(tmp_path: Path) -> None:
-    with Rig(tmp_path / "rig", workers=1, timeout=PATIENT) as rig:
+    with Rig(tmp_path / "rig", workers="auto", timeout=PATIENT) as rig:
         rig.service.start()
         rig.set_up()
         wait_for(lambda: len(_workers(rig)) == 1, _SECONDS, "the worker to beat")
@@ -64,11 +64,13 @@ def test_a_worker_takes_another_shape_under_load_and_its_successor_begins_so(tmp
             assert answer.result["after"] == {"couriers": 3, "slots": 32, "batch": 2048, "cpu_share": 1.0}
             connections = msgspec.json.decode(_cli(rig, "connections"), type=_Command)
             assert "reuse_ratio" in (connections.answers[0].result or {})
+            _cli(rig, "tune", "--processes", "2")
+            wait_for(lambda: len(_workers(rig)) == 2, _SECONDS, "another worker")
             psutil.Process(first.pid).terminate()
             wait_for(
-                lambda: [(w.couriers, w.slots) for w in _workers(rig) if w.id != first.id] == [(3, 32)],
+                lambda: [(w.couriers, w.slots) for w in _workers(rig) if w.id != first.id] == [(3, 32)] * 2,
                 _SECONDS,
-                "another worker that begins alike",
+                "two workers that began alike",
             )
         rig.drain()
         verdict = rig.judge()

@@ -13,7 +13,7 @@ from delivery.stage import LONG, Stage
 from ringbearer import clock
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.delivery import tuning
-from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
+from ringbearer.delivery.processor import HighPerformanceWebhookProcessor, Processes
 from ringbearer.delivery.tuning import BatchPoint, HostUse, ParallelismConfig
 from ringbearer.domain.deliveries import Lease, State
 from ringbearer.domain.endpoints import RateLimit
@@ -45,7 +45,11 @@ def _run(work: Coroutine[None, None, T]) -> T:
 
 
 def _processor(
-    storage: Storage, *, slots: int = 64, breakers: Breakers | None = None
+    storage: Storage,
+    *,
+    slots: int = 64,
+    breakers: Breakers | None = None,
+    processes: Processes | None = None,
 ) -> HighPerformanceWebhookProcessor:
     telemetry = Telemetry()
     return HighPerformanceWebhookProcessor(
@@ -55,6 +59,7 @@ def _processor(
         telemetry=telemetry,
         refuse=lambda _address: None,
         slots=slots,
+        processes=processes,
     )
 
 
@@ -132,6 +137,25 @@ def test_an_impossible_shape_is_refused(config: ParallelismConfig, pointer: str,
     with contextlib.closing(_processor(storage)) as processor, pytest.raises(InvalidInput) as refused:
         asyncio.run(processor.implement_parallel_processing(config))
     assert [place for place, _ in refused.value.problems] == [pointer]
+
+
+def test_how_many_processes_there_are_is_for_who_starts_them(storage: Storage) -> None:
+    asked: list[int | None] = []
+
+    async def run(count: int | None) -> tuple[int | None, int | None]:
+        asked.append(count)
+        return 1, count
+
+    alone = _processor(storage)
+    with contextlib.closing(alone), pytest.raises(InvalidInput, match="cannot work like that") as refused:
+        asyncio.run(alone.implement_parallel_processing(ParallelismConfig(processes=2)))
+    assert [place for place, _ in refused.value.problems] == ["/processes"]
+    with contextlib.closing(_processor(storage, processes=run)) as processor:
+        done = asyncio.run(processor.implement_parallel_processing(ParallelismConfig(processes=2)))
+        assert (done.processes_before, done.processes_after) == (1, 2)
+        with pytest.raises(InvalidInput):
+            asyncio.run(processor.implement_parallel_processing(ParallelismConfig(processes=-1)))
+    assert asked == [2]
 
 
 def test_the_smallest_batch_that_reaches_the_target(storage: Storage, rogues: Rogues) -> None:

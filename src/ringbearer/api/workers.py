@@ -111,7 +111,8 @@ def _keep(storage: Storage, command: ChangeParallelism, by: str) -> None:
     earlier = (
         ChangeParallelism() if stored is None else msgspec.json.decode(stored.body, type=ChangeParallelism)
     )
-    kept = msgspec.json.encode(command.after(earlier)).decode()
+    own = msgspec.structs.replace(command, processes=None)  # how many there are is for the scaling to keep
+    kept = msgspec.json.encode(own.after(earlier)).decode()
     storage.plans.put(PARALLELISM, kept, now=clock.now(), reason=f"set with {by}")
 
 

@@ -85,14 +85,19 @@ def list_workers(*, json: Json = False, connection: Connection = DEFAULT_CONNECT
 
 @app.command(
     help_epilogue=examples(
-        "ringbearer workers tune --couriers 2",
+        "ringbearer workers tune --processes 3",
         "ringbearer workers tune --slots 4000 --batch 512",
         "ringbearer workers tune --cpu-share 0.5",
     )
 )
 def tune(
     *,
-    couriers: Annotated[int | None, Parameter(help="Threads that send, from 1 to 16.")] = None,
+    processes: Annotated[
+        int | None, Parameter(help="Worker processes, whatever the load is; 0 lets the load decide.")
+    ] = None,
+    couriers: Annotated[
+        int | None, Parameter(help="Threads that send in each; another process usually does more.")
+    ] = None,
     slots: Annotated[int | None, Parameter(help="Deliveries in flight.")] = None,
     batch: Annotated[int | None, Parameter(help="Deliveries claimed at a time, at most.")] = None,
     cpu_share: Annotated[
@@ -103,9 +108,17 @@ def tune(
     connection: Connection = DEFAULT_CONNECTION,
 ) -> None:
     """Change how much workers do at a time; without --worker those that start later begin like that too."""
-    given: dict[str, object] = {"couriers": couriers, "slots": slots, "batch": batch, "cpu_share": cpu_share}
+    given: dict[str, object] = {
+        "processes": processes,
+        "couriers": couriers,
+        "slots": slots,
+        "batch": batch,
+        "cpu_share": cpu_share,
+    }
     if all(value is None for value in given.values()):
-        raise ConfigurationError("say what is to change: --couriers, --slots, --batch or --cpu-share")
+        raise ConfigurationError(
+            "say what is to change: --processes, --couriers, --slots, --batch or --cpu-share"
+        )
     _have_done({"what": "parallelism"} | given, worker, json, connection)
 
 

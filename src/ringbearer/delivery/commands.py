@@ -41,5 +41,9 @@ async def follow(
 def parallelism(command: ChangeParallelism) -> ParallelismConfig:
     """What the processor is to be told."""
     return ParallelismConfig(
-        couriers=command.couriers, slots=command.slots, batch=command.batch, cpu_share=command.cpu_share
+        processes=command.processes,
+        couriers=command.couriers,
+        slots=command.slots,
+        batch=command.batch,
+        cpu_share=command.cpu_share,
     )

@@ -9,7 +9,7 @@ import resource
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Self, TypeVar
@@ -39,6 +39,7 @@ from ringbearer.delivery.tuning import (
     RetryOptimization,
 )
 from ringbearer.domain.deliveries import Lease, Outcome, State
+from ringbearer.domain.scaling import MOST_WORKERS
 from ringbearer.errors import ConfigurationError, InvalidInput
 from ringbearer.limits.base import RateLimiter
 from ringbearer.limits.breakers import Breakers
@@ -46,6 +47,8 @@ from ringbearer.storage.parking import Parking
 from ringbearer.telemetry import ProcessorTuned, Telemetry
 
 T = TypeVar("T")
+Processes = Callable[[int | None], Awaitable[tuple[int | None, int | None]]]
+"""Lets so many worker processes run (0: as the load asks, None: as it is); tells how many it were, and are to be."""
 _log = logging.getLogger(__name__)
 _DRIVE_SECONDS = 0.2
 _MOST_SLOTS = 20_000
@@ -86,6 +89,7 @@ class HighPerformanceWebhookProcessor(Engine):
     A worker drives it from its own thread (`begin`, `poll`, `report`); in an `async with` block it has a thread of
     its own for that. The async methods may be called from any event loop: each acts on the driving thread, between
     two of its turns, and returns what it found, decided and changed. `memory_limit` is in bytes, 0 for none;
+    `processes` starts and ends further worker processes, where something can.
     `cpu_share` is the part of one core that the driving thread, and each further courier, may use.
     """
 
@@ -105,6 +109,7 @@ class HighPerformanceWebhookProcessor(Engine):
         parking: Parking | None = None,
         memory_limit: int = 0,
         cpu_share: float = 1.0,
+        processes: Processes | None = None,
     ) -> None:
         super().__init__(
             cache=cache,
@@ -120,6 +125,7 @@ class HighPerformanceWebhookProcessor(Engine):
             parking=parking,
         )
         self._memory_limit = memory_limit
+        self._processes = processes
         self._process = psutil.Process()
         self._batches: dict[str, _Batch] = {}
         self._wishes: deque[Callable[[], None]] = deque()
@@ -304,12 +310,15 @@ class HighPerformanceWebhookProcessor(Engine):
         )
 
     async def implement_parallel_processing(self, config: ParallelismConfig) -> ParallelismResult:
-        """Change couriers, slots, batch size and CPU share while running.
+        """Change processes, couriers, slots, batch size and CPU share while running.
 
-        Slots are bounded by the limit of open files. Fewer slots or couriers take effect as exchanges end; nothing is
-        broken off. Raises InvalidInput.
+        Slots are bounded by the limit of open files. Fewer of anything take effect as exchanges end; nothing is broken
+        off. Raises InvalidInput, also for `processes` where nothing starts any.
         """
-        _check(config)
+        _check(config, startable=self._processes is not None)
+        processes: tuple[int | None, int | None] = None, None
+        if self._processes is not None:
+            processes = await self._processes(config.processes)
         before = self.parallelism
         reason = "as asked for"
         slots = config.slots or before.slots
@@ -334,7 +343,13 @@ class HighPerformanceWebhookProcessor(Engine):
             ("parallelism", before.slots, slots),
         ):
             self._tell(what, old, new, reason)
-        return ParallelismResult(before=before, after=self.parallelism, reason=reason)
+        return ParallelismResult(
+            before=before,
+            after=self.parallelism,
+            processes_before=processes[0],
+            processes_after=processes[1],
+            reason=reason,
+        )
 
     async def optimize_http_connections(self, *, ahead: bool = False) -> ConnectionOptimization:
         """Give each host as many connections as its traffic since the last time needs, and close what is idle beyond.
@@ -470,8 +485,12 @@ class HighPerformanceWebhookProcessor(Engine):
             self._telemetry.emit(ProcessorTuned(what, before, after, reason))
 
 
-def _check(config: ParallelismConfig) -> None:
+def _check(config: ParallelismConfig, *, startable: bool) -> None:
     problems = []
+    if config.processes is not None and not startable:
+        problems.append(("/processes", "expected none: nothing starts processes for this processor"))
+    elif config.processes is not None and not 0 <= config.processes <= MOST_WORKERS:
+        problems.append(("/processes", f"expected a number from 0 to {MOST_WORKERS}"))
     if config.couriers is not None and not 1 <= config.couriers <= _MOST_COURIERS:
         problems.append(("/couriers", f"expected a number from 1 to {_MOST_COURIERS}"))
     if config.slots is not None and not 1 <= config.slots <= _MOST_SLOTS:

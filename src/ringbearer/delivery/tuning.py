@@ -23,10 +23,12 @@ _DEAD_BAND = 0.2  # a pause that would change by less stays
 class ParallelismConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much a worker does at a time; None leaves it as it is.
 
-    `couriers`: threads that send, from 1 to 16. `slots`: deliveries in flight, over all of them. `batch`: deliveries
+    `processes`: worker processes, where something starts them; 0 lets the load decide. `couriers`: threads that send in
+    each of them, from 1 to 16. `slots`: deliveries in flight, over all of them. `batch`: deliveries
     claimed at a time. `cpu_share`: the part of one core that each of those threads may use, from 0.05 to 1.
     """
 
+    processes: int | None = None
     couriers: int | None = None
     slots: int | None = None
     batch: int | None = None
@@ -43,10 +45,15 @@ class Parallelism(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ParallelismResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for, what is in force, and why that differs, if it does."""
+    """What was asked for, what is in force, and why that differs, if it does.
+
+    `processes` are worker processes of the whole service, None while their number follows the load or nothing starts any.
+    """
 
     before: Parallelism
     after: Parallelism
+    processes_before: int | None
+    processes_after: int | None
     reason: str
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from ringbearer.domain.scaling import MOST_WORKERS
 from ringbearer.domain.times import Moment
 
 What = Literal["parallelism", "batch_size", "connections", "backoff", "memory", "profile", "cache"]
@@ -19,6 +20,10 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class ChangeParallelism(_Asked, tag="parallelism", frozen=True, kw_only=True):
     """Work with so much at a time; what is null stays as it is."""
 
+    processes: Annotated[
+        Annotated[int, Meta(ge=0, le=MOST_WORKERS)] | None,
+        Meta(description="worker processes, from 0 to 1000; 0 lets the load decide"),
+    ] = None
     couriers: Annotated[
         Annotated[int, Meta(ge=1, le=16)] | None, Meta(description="threads that send, from 1 to 16")
     ] = None
