@@ -239,6 +239,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a small month, to see that it works")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--seconds", type=float, default=None, help="how long the month takes (default 240)")
+    parser.add_argument("--workers", default="auto", help="so many, or auto as the load needs (default)")
     parser.add_argument("--directory", type=Path, default=None, help="on the disk that is to be used")
     arguments = parser.parse_args()
     console = Console()
@@ -255,7 +256,9 @@ def main() -> int:
         if arguments.database == "postgresql":
             url = stack.enter_context(postgres(directory / "postgres", **POSTGRES))
         receivers = stack.enter_context(_receiving(2))
-        service = stack.enter_context(Service(directory / "system", database_url=url, workers="auto"))
+        service = stack.enter_context(
+            Service(directory / "system", database_url=url, workers=arguments.workers)
+        )
         storage = stack.enter_context(open_store(service.settings()))
         console.print(f"making {suppliers:,} suppliers …")
         _fill(storage, suppliers, [receiver.port for receiver in receivers])
