@@ -1,8 +1,10 @@
 """The forecast: each method sees what it is for, no history breaks it, and its error is its own."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bench.forecast import synthetic
+from ringbearer.cli.forecast import Hour, rows
 from ringbearer.scaling.forecast import (
     TrafficPattern,
     by_local_hour,
@@ -159,3 +162,21 @@ def test_whatever_history_it_gets_it_answers_with_numbers(
     assert len(found.expected) == hours
     assert all(np.isfinite(value) and value >= 0 for value in found.expected)
     assert 1.0 <= found.safety <= 3.0
+
+
+def test_the_terminal_draws_days_by_the_clock_of_the_place() -> None:
+    """Around the end of March in Berlin: the day of 23 hours has its own row, the first one begins where it is."""
+    began = datetime(2027, 3, 27, 10, tzinfo=UTC)
+    hours = [
+        {"at": began + timedelta(hours=n), "expected": float(100 + n), "upper": 200.0, "workers": 1 + n // 30}
+        for n in range(40)
+    ]
+    drawn = list(rows(msgspec.convert(hours, list[Hour]), ZoneInfo("Europe/Berlin")))
+    assert [day for day, *_ in drawn] == ["Sat 27 Mar", "Sun 28 Mar", "Mon 29 Mar"]
+    saturday, sunday, monday = drawn
+    assert saturday[1] == f"{sum(range(100, 113)):,}"
+    assert (len(saturday[3]), saturday[3][:11]) == (24, " " * 11)
+    assert len(sunday[3]) == 23
+    assert sunday[2] == "█" * 30, "the fullest day"
+    assert monday[3][-1] == "█", "the fullest hour"
+    assert [workers for *_, workers in drawn] == ["1", "2", "2"]
