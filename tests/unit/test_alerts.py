@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringbearer.domain.alerts import Alert, Channel, Notice, QuietHours, Rule, Silence
+from ringbearer.monitor.alerting import LOOK_SECONDS
 from ringbearer.monitor.alerts import RECLAIM, due, step
+from ringbearer.monitor.monitor import FLUSH_SECONDS
+from ringbearer.monitor.rules import DEFAULT_RULES
 
 BEGAN = datetime(2027, 6, 19, 12, 0, tzinfo=UTC)
 """A Saturday in the season."""
@@ -69,6 +72,21 @@ def test_a_step_fires_after_its_time_and_ends_after_its_own() -> None:
     replay = Replay()
     replay.play([1, 1, 50, 50, 50, 50, 50, 2, 2, 2, 2, 2, 2, 2])
     assert replay.told == [(10, "firing"), (24, "resolved")]
+
+
+@pytest.mark.parametrize("rule", DEFAULT_RULES, ids=lambda rule: rule.id)
+@pytest.mark.parametrize("phase", [0.001, 0.5, 1, 1.5, 2])
+def test_whatever_begins_is_found_within_ten_seconds(rule: Rule, phase: float) -> None:
+    """It is written at the end of a flush, and seen from the next look on, which comes `phase` later."""
+    assert max(FLUSH_SECONDS, LOOK_SECONDS) <= 5
+    replay = Replay(rule)
+    good, bad = rule.threshold, rule.threshold + (1 if rule.above else -1)
+    replay.look({(rule.metric, "g"): good}, phase - LOOK_SECONDS)
+    assert not replay.live
+    for n in range(10):
+        replay.look({(rule.metric, "g"): bad}, phase + n * LOOK_SECONDS)
+    ((fired, _),) = replay.told
+    assert FLUSH_SECONDS + fired <= 10
 
 
 def test_what_is_worse_only_for_a_moment_wakes_nobody() -> None:

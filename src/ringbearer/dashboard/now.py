@@ -13,6 +13,7 @@ from ringbearer.dashboard.rendering import HEADERS, fragment, page
 from ringbearer.dashboard.services import PageServices
 from ringbearer.dashboard.sessions import Visitor
 from ringbearer.dashboard.vitals import Vitals
+from ringbearer.domain.keys import digest
 from ringbearer.errors import Overloaded
 
 _RATES = ("accepted", "attempts", "retries")
@@ -57,7 +58,9 @@ async def _events(visitor: Visitor, services: PageServices) -> AsyncIterator[byt
 async def _still_in(visitor: Visitor, services: PageServices) -> bool:
     if clock.now() >= visitor.session.until:
         return False
-    return await services.authenticator.find(visitor.session.digest) is not None
+    if await services.authenticator.find(visitor.session.digest) is None:
+        return False
+    return not await services.store(services.storage.sessions.ended, digest(visitor.session.token))
 
 
 def _event(name: str, text: str) -> bytes:
