@@ -34,6 +34,9 @@ from ringbearer.domain.commands import PARALLELISM, ChangeParallelism
 from ringbearer.domain.keys import Key, digest, generate
 from ringbearer.errors import ConfigurationError, InvalidInput, RedisUnavailable, StoreUnavailable
 from ringbearer.limits.breakers import CIRCUIT_SECONDS, Breakers
+from ringbearer.limits.calls import SharedCalls
+from ringbearer.limits.calls_database import DatabaseCalls
+from ringbearer.limits.calls_redis import RedisCalls
 from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.looper import Looper
 from ringbearer.maintenance.commands import CommandFollower
@@ -109,6 +112,7 @@ class Services:
             telemetry=self.telemetry,
             parking=self.storage.ledger.parking,
             policy=settings.breaker_policy,
+            shared=self._shared_calls(),
         )
         self.monitor = WebhookPerformanceMonitor(
             storage=self.storage, telemetry=self.telemetry, process=self.node_id, peak=self._is_peak
@@ -208,6 +212,10 @@ class Services:
             for part, count in counts.items()
             if count
         }
+
+    def _shared_calls(self) -> SharedCalls:
+        stored = DatabaseCalls(self.storage.calls)
+        return stored if self.redis is None else RedisCalls(self.redis, otherwise=stored)
 
     def _queue(self) -> Queue:
         if self.index is None:

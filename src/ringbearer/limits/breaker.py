@@ -40,6 +40,41 @@ class Calls(msgspec.Struct, gc=False):
     """In a row."""
 
 
+ANSWERED, FAILED, UNREACHED = "012"
+"""How calls are written down in a line, the newest last."""
+
+
+def length(policy: BreakerPolicy) -> int:
+    """How many calls a line has to hold."""
+    return max(policy.window, policy.connect_errors)
+
+
+def judged(line: str, policy: BreakerPolicy) -> str | None:
+    """The reason to open the circuit after the last call of a line, or None: the same rule as `note`."""
+    in_a_row = len(line) - len(line.rstrip(UNREACHED))
+    if in_a_row >= policy.connect_errors:
+        return f"{in_a_row} connections in a row could not be made"
+    latest = line[-policy.window :]
+    failures = len(latest) - latest.count(ANSWERED)
+    if (
+        line[-1:] != ANSWERED
+        and len(latest) >= policy.calls
+        and failures >= policy.failure_ratio * len(latest)
+    ):
+        return f"{failures} of the last {len(latest)} attempts failed"
+    return None
+
+
+def appended(line: str, calls: str, policy: BreakerPolicy) -> tuple[str, str | None]:
+    """The line after more calls, and the reason to open the circuit; empty with a reason, and without a failure."""
+    for call in calls:
+        line = (line + call)[-length(policy) :]
+        reason = judged(line, policy)
+        if reason is not None:
+            return "", reason
+    return (line if line.strip(ANSWERED) else ""), None
+
+
 def note(calls: Calls, policy: BreakerPolicy, *, failed: bool, connect_error: bool) -> str | None:
     """Add one call; returns the reason to open the circuit, or None."""
     calls.bits = (calls.bits << 1 | failed) & ((1 << policy.window) - 1)

@@ -1,14 +1,28 @@
 """Circuit breakers at work: judged in the worker's memory, shared through the store, followed by all workers."""
 
+import logging
 import random
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 
 import msgspec
 
 from ringbearer import clock
 from ringbearer.domain.breakers import Circuit
-from ringbearer.limits.breaker import BreakerPolicy, Calls, closed, note, opened
+from ringbearer.errors import RedisUnavailable, StoreUnavailable
+from ringbearer.limits.breaker import (
+    ANSWERED,
+    FAILED,
+    UNREACHED,
+    BreakerPolicy,
+    Calls,
+    closed,
+    length,
+    note,
+    opened,
+)
+from ringbearer.limits.calls import MOST_TROUBLED, SharedCalls
 from ringbearer.storage.breakers import BreakerTable
 from ringbearer.storage.parking import Park, Parking
 from ringbearer.telemetry import BreakerMoved, Telemetry
@@ -23,6 +37,8 @@ _PARKED_SECONDS = 0.2  # between two deliveries that come back to an endpoint wh
 _OPEN = "its endpoint's circuit is open"
 _MOST_RECOVERIES = 200
 _MOST_CALLS = 50_000  # endpoints whose latest calls are remembered; those without a failure never are
+
+_log = logging.getLogger(__name__)
 
 
 class Breakers:
@@ -40,7 +56,12 @@ class Breakers:
         telemetry: Telemetry,
         parking: Parking | None = None,
         policy: BreakerPolicy | None = None,
+        shared: SharedCalls | None = None,
     ) -> None:
+        """`shared` puts together what several workers saw; without it each judges by itself."""
+        self._shared = shared
+        self._troubled: frozenset[str] = frozenset()
+        self._seen: dict[str, tuple[str, deque[str]]] = {}
         self._table = table
         self._parking = parking
         self.recoveries: deque[float] = deque(maxlen=_MOST_RECOVERIES)
@@ -113,6 +134,8 @@ class Breakers:
             self._probed(circuit, delivery_id, failed=failed, now=now)
             if circuit.standing != "closed" or circuit.forced is not None:
                 return
+        if self._shared is not None and (failed or endpoint_id in self._troubled):
+            self._see(endpoint_id, supplier_id, UNREACHED if unreached else FAILED if failed else ANSWERED)
         calls = self._calls.get(endpoint_id)
         if calls is None:
             if not failed:
@@ -126,6 +149,16 @@ class Breakers:
             self._open(known, reason, now)
         elif not calls.bits:
             del self._calls[endpoint_id]
+
+    def _see(self, endpoint_id: str, supplier_id: str, call: str) -> None:
+        """Keep a call for the others; of more than a window full they need the last only."""
+        with self._lock:
+            seen = self._seen.get(endpoint_id)
+            if seen is None:
+                if len(self._seen) >= MOST_TROUBLED:
+                    return
+                seen = self._seen[endpoint_id] = supplier_id, deque(maxlen=length(self._policy))
+            seen[1].append(call)
 
     def _probed(self, circuit: Circuit, delivery_id: str, *, failed: bool, now: int) -> None:
         if self._probing.get(circuit.endpoint_id) != delivery_id:
@@ -159,6 +192,7 @@ class Breakers:
 
         Blocks; raises StoreUnavailable, and nothing is forgotten.
         """
+        self._judge_together()
         with self._lock:
             moved, self._moved = self._moved, {}
         if moved:
@@ -171,6 +205,7 @@ class Breakers:
             for endpoint_id in changed:
                 before, after = moved[endpoint_id]
                 self._tell(before, after)
+            self._forget_calls([each for each in changed if moved[each][1].state == "closed"])
             self._to_park |= {endpoint_id: moved[endpoint_id][1] for endpoint_id in changed}
         self._park()
         rows = self._table.since(self._version)
@@ -184,6 +219,43 @@ class Breakers:
                     after = msgspec.structs.replace(again[1], version=row.version)
                     self._moved[row.endpoint_id] = (again[0], after)
         return len(rows)
+
+    def _judge_together(self) -> None:
+        """Tell the others of calls, and hear what they amount to with theirs.
+
+        What cannot be told is let go: it is about the latest calls, and each worker's own judgement stands.
+        """
+        if self._shared is None:
+            return
+        with self._lock:
+            seen, self._seen = self._seen, {}
+        now = clock.now()
+        try:
+            reasons = (
+                self._shared.add(
+                    {each: "".join(calls) for each, (_, calls) in seen.items()}, self._policy, now=now
+                )
+                if seen
+                else {}
+            )
+            self._troubled = self._shared.troubled()
+        except (StoreUnavailable, RedisUnavailable) as error:
+            _log.debug("calls of %d endpoints are not shared: %s", len(seen), error)
+            return
+        for endpoint_id, reason in reasons.items():
+            circuit = self._circuits.get(endpoint_id)
+            if circuit is None or (circuit.standing == "closed" and circuit.forced is None):
+                supplier_id, _ = seen[endpoint_id]
+                self._open(circuit or Circuit(endpoint_id=endpoint_id, supplier_id=supplier_id), reason, now)
+
+    def _forget_calls(self, endpoint_ids: Sequence[str]) -> None:
+        """A circuit that closed begins anew, without what failed before others heard that it had opened."""
+        if self._shared is None or not endpoint_ids:
+            return
+        try:
+            self._shared.forget(endpoint_ids)
+        except (StoreUnavailable, RedisUnavailable) as error:
+            _log.debug("calls of %d endpoints are not forgotten: %s", len(endpoint_ids), error)
 
     def _park(self) -> None:
         """Move what waits for open circuits out of the workers' way, and let it come back when they close.

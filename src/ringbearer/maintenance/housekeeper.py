@@ -152,6 +152,7 @@ class Housekeeper:
             ("parking", threaded(lambda: storage.ledger.parking.forget(now=clock.now()))),
             ("what is closed", threaded(lambda: storage.retention.forget_closed(before=old()))),
             ("circuits", threaded(lambda: storage.breakers.prune(before=old(CIRCUIT_SECONDS)))),
+            ("calls", threaded(lambda: storage.calls.prune(before=old(CIRCUIT_SECONDS)))),
             ("processes", threaded(lambda: storage.nodes.bury(after=_BURY_SECONDS))),
             ("scaling decisions", threaded(lambda: storage.scaling.prune(before=old()))),
             ("commands", threaded(lambda: storage.commands.prune(before=old()))),

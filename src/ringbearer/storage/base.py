@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError
 from ringbearer.errors import ConfigurationError
 from ringbearer.storage.alerts import AlertBook
 from ringbearer.storage.breakers import BreakerTable
+from ringbearer.storage.calls import CallTable
 from ringbearer.storage.catalog import Catalog
 from ringbearer.storage.commands import Commands
 from ringbearer.storage.database import Database
@@ -48,6 +49,7 @@ class Storage:
         self.overview = Overview(database)
         self.nodes = Nodes(database)
         self.breakers = BreakerTable(database)
+        self.calls = CallTable(database)
         self.scaling = ScalingRecords(database)
         self.forecasts = Forecasts(database)
         self.rollups = Rollups(database)

@@ -15,6 +15,7 @@ plans           documents that steer the running system: priorities, the queue, 
 rate_windows    when rate-limited endpoints were last sent to
 nodes           which processes run, and what they last reported of themselves
 leaders         who leads what only one process may do, and until when
+breaker_calls   how the latest calls of endpoints that fail went, as all workers made them
 breakers        endpoints that are, or were, left alone, numbered by breaker_clock for those who follow
 scaling         one row: the policy, the latest decision on the number of workers, who shall run how many
 scaling_decisions   what was decided or changed, by whom and why
@@ -368,6 +369,14 @@ breakers = Table(
     Column("reason", Text),
     Column("version", BigInteger, nullable=False),
     Index("breakers_version", "version"),
+)
+
+breaker_calls = Table(
+    "breaker_calls",
+    metadata,
+    Column("endpoint_id", Id, primary_key=True),
+    Column("calls", Text, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
 )
 
 breaker_clock = Table(
