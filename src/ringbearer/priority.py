@@ -1,6 +1,7 @@
 """Who is next: weighted shares of the lanes, and a fair order of suppliers and endpoints within each."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from ringbearer.domain.events import LANES
 from ringbearer.domain.suppliers import Tier
@@ -128,6 +129,13 @@ class FairOrder:
         if len(self._costs) > len(LANES) * _MAX_SUPPLIERS:
             self._costs.clear()
         self._costs.update(costs)
+
+    def refund(self, endpoint_ids: AbstractSet[str]) -> None:
+        """Take back what endpoints were charged: none of their deliveries is queued any more, and none was sent."""
+        for lane in self._flows:
+            for flows in lane.values():
+                for endpoint_id in flows.finish.keys() & endpoint_ids:
+                    del flows.finish[endpoint_id]
 
     def merge(self, finishes: Iterable[tuple[int, str, str, int]]) -> None:
         """Take over what others have given out: lane, supplier, endpoint and the tag that is next there."""

@@ -25,6 +25,7 @@ from ringbearer.domain.suppliers import Tier
 from ringbearer.priority import FIRST_COST
 from ringbearer.storage.base import Storage
 from ringbearer.storage.ledger import Admission
+from ringbearer.storage.parking import Park
 from ringbearer.storage.vault import generate_key
 
 LATER = clock.now() + 3_600 * clock.SECOND
@@ -271,3 +272,24 @@ def test_after_the_flows_are_lost_nothing_else_is(storage: Storage) -> None:
             connection.exec_driver_sql(f"DELETE FROM {table}")
     storage.ledger.accept([*many(10, "a"), *many(10, "b")])
     assert len(claim(storage)) == 40
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_is_parked_is_not_charged_for_its_turn_twice(
+    storage: Storage, store_url: str, elsewhere: bool
+) -> None:
+    """A thousand were queued when the circuit opened; the first that comes back takes its turn with the others."""
+    now = clock.now()
+    with opened(store_url, generate_key()) as other:
+        made = other if elsewhere else storage
+        made.ledger.accept(many(1_000, "parked"))
+        for each in (made, storage):
+            each.ledger.flows.exchange(now=now)
+        park = Park("ep_parked", now + clock.SECOND, 0, "its circuit is open")
+        assert storage.ledger.parking.park([park], now=now) == 1_000
+        made.ledger.parking.follow(now=now)
+        for each in (made, storage):
+            each.ledger.flows.exchange(now=now)
+        storage.ledger.accept(many(20, "other"))
+        assert made.ledger.stage(now=now + clock.SECOND, limit=10) == 10
+        assert suppliers(next_ones(storage, 20)) == {"parked": 10, "other": 10}

@@ -7,6 +7,7 @@ their deliveries cost, is exchanged by `exchange`, so that a process that starts
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 from sqlalchemy import Connection, text
@@ -52,6 +53,9 @@ class Flows:
             ON CONFLICT (lane, endpoint_id) DO UPDATE SET told_at = excluded.told_at,
                 finish = CASE WHEN excluded.finish > flows.finish THEN excluded.finish ELSE flows.finish END
         """)
+        self._untell = text(
+            f"DELETE FROM flows WHERE endpoint_id IN (SELECT r.value ->> 0 FROM {database.rows})"
+        )
         self._tell_costs = text(f"""
             INSERT INTO flow_costs (endpoint_id, cost, told_at)
             SELECT r.value ->> 0, CAST(r.value ->> 1 AS BIGINT), :now FROM {database.rows} WHERE true
@@ -83,6 +87,16 @@ class Flows:
         """The ranks of one ready delivery to each of the endpoints."""
         with self._lock:
             return self._order.tags(lane, supplier_id, tier, endpoint_ids)
+
+    def refund(self, endpoint_ids: AbstractSet[str]) -> None:
+        """Take back, in this process, what endpoints were charged whose deliveries left the ready set unsent."""
+        if endpoint_ids:
+            with self._lock:
+                self._order.refund(endpoint_ids)
+
+    def untell(self, connection: Connection, endpoint_ids: Iterable[str]) -> None:
+        """Let no process hear any more what these endpoints had been charged."""
+        connection.execute(self._untell, {"rows": _text([(each,) for each in endpoint_ids])})
 
     def tiers(self, connection: Connection, supplier_ids: set[str]) -> dict[str, Tier]:
         """The tiers of suppliers, for those who do not have them at hand."""

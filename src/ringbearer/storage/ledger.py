@@ -95,7 +95,7 @@ class Ledger:
         self._shard = os.getpid() % _SHARDS
         self._sql = Statements(database.rows, database.skip_locked, database.among)
         self.flows = Flows(database)
-        self.parking = Parking(database, database.among, self._count)
+        self.parking = Parking(database, self.flows, self._count)
         self.ranking = Ranking(database, self.flows, self._count)
 
     # ── in ──────────────────────────────────────────────────────────────────────────────────────────────

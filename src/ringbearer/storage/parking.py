@@ -14,6 +14,7 @@ from sqlalchemy import Connection, TextClause, text
 from ringbearer import clock
 from ringbearer.domain.deliveries import State
 from ringbearer.storage.database import Database
+from ringbearer.storage.flows import Flows
 
 PARKED = "parked: "
 """What the reason of a parked delivery begins with."""
@@ -71,12 +72,21 @@ class _Line:
 class Parking:
     """Parks and unparks. Blocks, and raises StoreUnavailable; `count` books moves in a transaction.
 
+    What parked deliveries were charged in the fair order is taken back: each takes its turn anew when it may run, and
+    would wait behind all of the others once more. That is not so for brief parks, which end before it matters.
+
     Of endpoints that are parked every process learns by `follow`; until then some arrivals come to be claimed, and
     whoever finds that they cannot be sent puts them back one by one.
     """
 
-    def __init__(self, database: Database, among: str, count: Callable[[Connection, _Moves], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        flows: Flows,
+        count: Callable[[Connection, _Moves], None],
+    ) -> None:
         self._database = database
+        self._flows = flows
         self._count = count
         self._lines: dict[str, _Line] = {}
         self._lifted: set[str] = set()
@@ -110,6 +120,8 @@ class Parking:
         self._scheduled = text(scheduled.format(which=f"reason LIKE '{PARKED}%'"))
         self._limited = text(scheduled.format(which=f"reason IN ('{RATE_LIMIT}', '{PARKED}{RATE_LIMIT}')"))
 
+        among = database.among
+
         def move(before: str) -> str:
             return f"""
                 UPDATE jobs SET state = 'scheduled', due_at = CAST(r.value ->> 1 AS BIGINT), reason = r.value ->> 2
@@ -142,12 +154,14 @@ class Parking:
         if told:
             with self._database.write(durable=False) as connection:
                 connection.execute(self._write, {"rows": _text(told), "now": now})
+                self._flows.untell(connection, (row[0] for row in told))
         with self._lock:
             self._lines |= {park.endpoint_id: lines[park.endpoint_id] for park in parks if not park.brief}
         moved = 0
         for places in self._look(self._ready, lines, {}):
             for start in range(0, len(places), _CHUNK):
                 moved += self._move(places[start : start + _CHUNK], lines)
+        self._flows.refund({park.endpoint_id for park in parks if not park.brief})
         return moved
 
     def unpark(self, endpoint_ids: Iterable[str], *, now: int) -> int:
@@ -217,6 +231,7 @@ class Parking:
             found = [Park(*row) for row in connection.execute(self._in_force, {"now": now})]
         with self._lock:
             before, self._lines = self._lines, {}
+            fresh = {park.endpoint_id for park in found} - before.keys()
             for park in found:
                 known = before.pop(park.endpoint_id, None)
                 self._lines[park.endpoint_id] = (
@@ -224,6 +239,7 @@ class Parking:
                 )
             lifted = {e for e, line in before.items() if line.used and line.park.until > now}
             again, self._lifted = lifted | self._lifted - self._lines.keys(), lifted
+        self._flows.refund(fresh)
         return self._hasten_those(again, {"now": now}, now)
 
     def forget(self, *, now: int) -> int:
