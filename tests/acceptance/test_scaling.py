@@ -92,6 +92,9 @@ def test_the_number_follows_the_load(database_url: str | None, tmp_path: Path) -
                 )
             found = client.get("/v1/scaling").json()
             assert found["desired_workers"] == 2
+            processes = client.get("/v1/scaling/resources").json()["processes"]
+            assert sorted(each["kind"] for each in processes) == ["serve", "up", "work", "work"]
+            assert all(each["signals"]["memory"] > 1e6 for each in processes)
             metrics = client.get("/metrics").text
             assert "ringbearer_workers_wanted 2.0" in metrics
             record = client.get("/v1/scaling/decisions").json()["items"]

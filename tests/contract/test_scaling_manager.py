@@ -87,6 +87,13 @@ def test_it_measures_what_all_processes_tell_and_what_waits(storage: Storage) ->
     assert found.host_memory == pytest.approx(psutil.virtual_memory().percent / 100, abs=0.3)
 
 
+def test_what_workers_take_from_the_outbox_arrives_too(storage: Storage) -> None:
+    beat(storage, "a", accepted=40.0)
+    beat(storage, "s", "serve", accepted=2.0)
+    manager = WebhookScalingManager(storage=storage)
+    assert asyncio.run(manager.scale_webhook_infrastructure()).load.arrivals == 42.0
+
+
 def test_a_dead_endpoint_does_not_scale_the_fleet(storage: Storage) -> None:
     """What is parked, for its circuit is open, is not runnable, and asks for nobody."""
     beat(storage, "a")

@@ -6,8 +6,8 @@
 | `memory` | all | resident bytes |
 | `files`, `file_limit` | all | open file descriptors, and how many there may be |
 | `lag` | all | the event loop's worst delay of late, in seconds |
-| `accepted` | serve | deliveries accepted per second |
-| `accept_seconds` | serve | mean duration of the transactions that accept |
+| `accepted` | serve, work | deliveries accepted per second: published, or taken from the outbox by a worker |
+| `accept_seconds` | serve, work | mean duration of the transactions that accept |
 | `slots`, `held` | work | how many deliveries it may hold, and holds |
 | `settled`, `attempts`, `retries` | work | per second; retries are the attempts that were not the first |
 | `store_seconds` | work | mean duration of the transactions that claim and settle |
@@ -166,7 +166,7 @@ def combined(
     return LoadMetrics(
         workers=len(ready),
         slots=int(slots) or known.slots,
-        arrivals=sum(node.signals.get("accepted", 0.0) for node in nodes if node.kind == "serve"),
+        arrivals=sum(node.signals.get("accepted", 0.0) for node in nodes),
         retry_ratio=min(10.0, retries / first) if first > 0 else known.retry_ratio,
         backlog=tuple(backlog),
         oldest=tuple(oldest),
