@@ -16,6 +16,7 @@ from ringbearer.storage.turns import Turns
 
 _READERS = 4
 _BUSY_SECONDS = 20
+_RELAXED = "relaxed"  # whether a connection commits, and a transaction is to be committed, without waiting for the disk
 _MINIMUM_VERSION = (3, 38, 0)  # the first with the ->> operator
 
 
@@ -34,9 +35,11 @@ class SQLiteDatabase(Database):
     def __init__(self, path: Path) -> None:
         _check_version()
         self._path = path
-        self._readers = self._engine("BEGIN", full=True, size=_READERS)
-        self._durable = self._engine("BEGIN IMMEDIATE", full=True, size=1)
-        self._relaxed = self._engine("BEGIN IMMEDIATE", full=False, size=1)
+        self._readers = self._engine("BEGIN", size=_READERS)
+        # One connection for both kinds of commit: SQLite empties a connection's cache when another one has written, so
+        # that with two, a worker that claims and settles in turns would read every page anew for each transaction.
+        self._durable = self._engine("BEGIN IMMEDIATE", size=1)
+        self._relaxed = self._durable.execution_options(**{_RELAXED: True})
         os.close(
             os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         )  # SQLite would let others read it
@@ -59,7 +62,7 @@ class SQLiteDatabase(Database):
         """Nothing: readers and writers of a file are few already."""
 
     def connections(self) -> ConnectionUse:
-        pools = [engine.pool for engine in (self._readers, self._durable, self._relaxed)]
+        pools = [engine.pool for engine in (self._readers, self._durable)]
         counted = [pool for pool in pools if isinstance(pool, QueuePool)]
         return ConnectionUse(
             most=sum(pool.size() for pool in counted),
@@ -68,7 +71,7 @@ class SQLiteDatabase(Database):
         )
 
     def close(self) -> None:
-        for engine in (self._readers, self._durable, self._relaxed):
+        for engine in (self._readers, self._durable):
             engine.dispose()
         self._turns.close()
 
@@ -83,7 +86,7 @@ class SQLiteDatabase(Database):
         with self._turns.take(), engine.begin() as connection:
             yield connection
 
-    def _engine(self, begin: str, *, full: bool, size: int) -> Engine:
+    def _engine(self, begin: str, *, size: int) -> Engine:
         engine = create_engine(
             f"sqlite:///{self._path}",
             hide_parameters=True,  # payloads are among them, and what is raised may be logged
@@ -100,7 +103,7 @@ class SQLiteDatabase(Database):
             cursor = connection.cursor()
             for pragma in (
                 "journal_mode = WAL",
-                f"synchronous = {'FULL' if full else 'NORMAL'}",
+                "synchronous = FULL",
                 "cache_size = -32768",  # KiB
                 "wal_autocheckpoint = 4000",  # pages: fewer checkpoints, each with its own wait for the disk
                 "journal_size_limit = 67108864",
@@ -111,6 +114,10 @@ class SQLiteDatabase(Database):
 
         @event.listens_for(engine, "begin")
         def start(connection: Connection) -> None:
+            relaxed = bool(connection.get_execution_options().get(_RELAXED))
+            if relaxed is not connection.info.get(_RELAXED, False):
+                connection.exec_driver_sql(f"PRAGMA synchronous = {'NORMAL' if relaxed else 'FULL'}")
+                connection.info[_RELAXED] = relaxed
             connection.exec_driver_sql(begin)
 
         return engine
