@@ -150,3 +150,18 @@ def test_what_has_ended_makes_room_before_it_is_written_down(
     for _ in range(9):
         turn(loop)
     assert len(sender.begun) == SLOTS  # what is not written down is held still
+
+
+def test_the_next_claim_is_made_while_most_of_the_last_is_under_way(
+    storage: Storage, loop: WorkLoop, sender: Sender
+) -> None:
+    crowd(storage, 3_000)
+    sender.ends = 40
+    least = SLOTS
+    turn(loop)
+    while len(sender.begun) < 2_500:
+        since, under_way = len(sender.begun), sender.in_flight
+        turn(loop)
+        if len(sender.begun) > since:
+            least = min(least, under_way)
+    assert least >= 350  # of the 500 that are held ahead: no receiver waits for the store
