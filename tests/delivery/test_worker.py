@@ -22,7 +22,7 @@ from ringbearer.misbehaving import OK, Behaviour, Peer, Rogue, Rogues, answers, 
 from ringbearer.queue.base import Demand, Queue
 from ringbearer.storage.base import Storage
 from ringbearer.storage.ledger import Admission, Depth
-from ringbearer.telemetry import DeliveriesSettled, StoreFailed
+from ringbearer.telemetry import AttemptMade, AttemptsMade, DeliveriesSettled, StoreFailed
 
 OTHER_SECRET = "whsec_" + "YW5vdGhlci1zZWNyZXQtYW5vdGhlci1zZWNyZXQ="
 
@@ -358,6 +358,7 @@ def test_an_endpoint_that_hangs_does_not_stop_the_others(storage: Storage, rogue
 def test_one_that_cannot_be_put_together_does_not_stop_the_others(storage: Storage, rogues: Rogues) -> None:
     rogue = rogues.serve(answers)
     with Stage(storage) as stage:
+        told = _told(stage)
         odd = stage.endpoint(rogue.url, headers={"x-name": "Ünsendable"})
         good = stage.endpoint(rogue.url)
         deliveries = stage.accept([admission(e.id) for e in (good, odd, good, odd, good)])
@@ -368,6 +369,15 @@ def test_one_that_cannot_be_put_together_does_not_stop_the_others(storage: Stora
     assert len(rogue.requests) == 3
     assert [a.number for a in attempts] == [1, 2, 3]
     assert all(str(a.error).startswith("internal_error: ") for a in attempts)
+    ours = [(a.error, a.attempt, a.endpoint_id) for a in told if a.outcome == "ours"]
+    assert sorted(ours) == sorted(("internal_error", n, odd.id) for n in (1, 2, 3) for _ in unsent)
+
+
+def _told(stage: Stage) -> list[AttemptMade]:
+    """What telemetry hears of attempts from now on."""
+    told: list[AttemptMade] = []
+    stage.telemetry.listen(AttemptsMade, lambda report: told.extend(report.attempts))
+    return told
 
 
 def test_an_answer_that_cannot_be_judged_does_not_stop_the_others(
@@ -513,9 +523,11 @@ def test_stopping_gives_back_what_does_not_finish(storage: Storage, rogues: Rogu
     door = Door()
     rogue = rogues.serve(door.behave)
     with Stage(storage, grace=0.0) as stage:
+        told = _told(stage)
         (delivery_id,) = stage.publish(stage.endpoint(rogue.url, timeout=LONG))
         assert door.knocked.wait(LONG)
         stage.stop()
+        assert [(a.outcome, a.error, a.attempt) for a in told] == [("ours", "worker_stopped", 1)]
         found = stage.detail(delivery_id)
         assert found.state is State.READY
         assert [str(a.error).partition(":")[0] for a in found.attempts] == ["worker_stopped"]

@@ -260,6 +260,7 @@ class Courier:
 
         `needed` is by `Place.authority`, of the hosts that have traffic.
         """
+        self.open()
         closing = self._pool.spare(needed)
         for descriptor in closing:
             self._disown(descriptor, ours=True)
@@ -267,7 +268,10 @@ class Courier:
 
     def open(self) -> Counter[str]:
         """How many connections are open, by `Place.authority`."""
-        return self._pool.open()
+        opened = self._pool.open()
+        for descriptor in self._pool.idle:  # by the look they are watched for reading alone
+            self._watched[descriptor] = pycurl.POLL_IN
+        return opened
 
     def close_unused(self, keep: int) -> int:
         """Close handles that are not in use, but for so many; returns how many that were."""
@@ -299,7 +303,7 @@ class Courier:
             return False
         place = self._names.place(url)
         found = self._names.find(place.host) if place.named else None
-        if self._pool.open()[place.authority] or (place.named and (found is None or not found.addresses)):
+        if self.open()[place.authority] or (place.named and (found is None or not found.addresses)):
             return False
         order = Order(token=_AHEAD, url=url, headers=["expect:"], body=b"", timeout=_CONNECT_SECONDS, way=way)
         ended = len(self._ended)
@@ -340,8 +344,13 @@ class Courier:
         self._all[made.curl] = made
         return made
 
-    def _connected(self, descriptor: int, order: Order | None) -> None:
+    def _connected(self, descriptor: int, order: Order | None, stream: bool) -> None:
+        """A socket was opened; QUIC's is no `stream`."""
         self._watched.pop(descriptor, None)  # what had this number before is closed
+        self._pool.closed(descriptor)
+        self._single.discard(descriptor)
+        if not stream:
+            return
         if order is None or order.token is not _AHEAD:  # of those, only what speaks HTTP/2 stays
             self._single.add(descriptor)
         if order is not None:

@@ -74,7 +74,7 @@ class Handle:
         "way",
     )
 
-    def __init__(self, settings: Settings, connected: "Callable[[int, Order | None], None]") -> None:
+    def __init__(self, settings: Settings, connected: "Callable[[int, Order | None, bool], None]") -> None:
         self.curl = pycurl.Curl()
         self.settings = settings
         self.connected = connected
@@ -167,8 +167,8 @@ class Handle:
 
     def duplicated(self, descriptor: int, _purpose: int) -> int:
         """pycurl gave libcurl a duplicate of the socket, which is all that should be left of it."""
-        if self.opened is None or self.opened.type == socket.SOCK_STREAM:
-            self.connected(descriptor, self.order)
+        stream = self.opened is None or self.opened.type == socket.SOCK_STREAM
+        self.connected(descriptor, self.order, stream)
         self.close_opened()
         return 0
 

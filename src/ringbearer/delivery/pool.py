@@ -2,7 +2,7 @@
 
 import select
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -56,15 +56,20 @@ class Pool:
         self._idle.pop(descriptor, None)
         self._hosts.pop(descriptor, None)
 
+    @property
+    def idle(self) -> Collection[int]:
+        """The descriptors of those that carry nothing, the longest idle first."""
+        return self._idle.keys()
+
     def open(self) -> Counter[str]:
-        """How many connections are open, by host."""
+        """How many connections are open, by host; idle ones are watched for reading from now on, and nothing else."""
         for descriptor in [each for each in self._hosts if not self._ours(each)]:
             del self._hosts[descriptor]
         return Counter(self._hosts.values())
 
     def spare(self, needed: Mapping[str, int]) -> list[int]:
-        """The idle connections that nobody needs, by host; the longest idle ones go first."""
-        opened = self.open()
+        """Of the connections that were `open`, the idle ones that nobody needs, by host; the longest idle go first."""
+        opened = Counter(self._hosts.values())
         idle = [
             Idle(descriptor, self._hosts[descriptor], since)
             for descriptor, since in self._idle.items()
