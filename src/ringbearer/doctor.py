@@ -16,7 +16,7 @@ from ringbearer.redis_link import Script, open_redis
 from ringbearer.settings import Settings, unknown_variables
 from ringbearer.storage import outbox, tenancy
 from ringbearer.storage.base import Storage
-from ringbearer.storage.migration import pending
+from ringbearer.storage.migration import ahead, pending
 from ringbearer.storage.vault import Vault
 
 _SPARE_FILES = 200  # database, logs, sockets of the service itself
@@ -124,14 +124,16 @@ def _store(settings: Settings) -> Iterator[Finding]:
         with open_store(settings) as storage:
             with storage.database.read() as connection:
                 connection.execute(text("SELECT 1"))
-                behind = pending(connection)
+                behind, newer = pending(connection), ahead(connection)
             yield Finding("ok", "store", f"{storage!r} answers")
             if behind:
                 yield Finding(
                     "warning", "schema", "not up to date; run `ringbearer migrate`, or `ringbearer up`"
                 )
             else:
-                yield Finding("ok", "schema", "up to date")
+                yield Finding(
+                    "ok", "schema", "of a newer version; update this one" if newer else "up to date"
+                )
                 yield from _durability(settings, storage)
                 yield from _sealed(storage)
                 if not settings.embedded:

@@ -1,12 +1,15 @@
 """PostgreSQL 14 or newer, directly or behind a transaction pooler: no state outlives a transaction."""
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import URL, Connection, create_engine, text
 from sqlalchemy.pool import QueuePool
 
+from ringbearer import clock
+from ringbearer.errors import StoreUnavailable
 from ringbearer.storage import tenancy
 from ringbearer.storage.database import ConnectionUse, Database
 from ringbearer.storage.migration import upgrade
@@ -32,6 +35,9 @@ _OWN = text("SELECT count(*)::int FROM pg_stat_activity WHERE application_name L
 _SECRET_OPTIONS = ("password", "passfile", "sslpassword", "sslkey", "oauth_client_secret")
 _POOL = 6
 _CONNECT_SECONDS = 5
+_MIGRATION_SECONDS = 60.0  # after which a table that is never free is given up
+_MIGRATION_PAUSE = 1.0
+_LOCK_TIMEOUT = "55P03"
 _MIGRATION_LOCK = 0x52424D49  # an arbitrary number that only migrations take
 
 
@@ -97,9 +103,22 @@ class PostgresDatabase(Database):
         connection.execute(_LOOK_UP)
 
     def migrate(self) -> None:
-        with self.write() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-            upgrade(connection)
+        deadline = clock.monotonic() + _MIGRATION_SECONDS
+        while True:
+            try:
+                with self.write() as connection:
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+                    # Behind a statement that waits for a table everybody else waits, too: so it never waits for long.
+                    connection.execute(text("SET LOCAL lock_timeout = '500ms'"))
+                    upgrade(connection)
+            except StoreUnavailable as error:
+                locked = getattr(getattr(error.__cause__, "orig", None), "sqlstate", None) == _LOCK_TIMEOUT
+                if not locked or clock.monotonic() > deadline:
+                    raise
+                _log.info("tables are in use; migrating again soon")
+                time.sleep(_MIGRATION_PAUSE)
+            else:
+                return
 
     def seen_by(self, supplier_id: str) -> Database:
         return _SupplierView(self, supplier_id)
