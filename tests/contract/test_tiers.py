@@ -238,6 +238,33 @@ def test_a_process_that_slept_through_changes_catches_up_from_where_the_mark_is(
     assert set(one.read(["c", "d"], version=4)) == {"d"}
 
 
+def test_what_redis_kept_of_a_store_that_went_back_to_a_backup_is_not_believed(sharing: Sharing) -> None:
+    one, two, truth = sharing.one, sharing.two, sharing.truth
+    truth.change("a")
+    one.follow(2, truth.since)
+    one.write({"a": entry("a", 2)})
+    two._marks.clear()
+    two.follow(1, truth.since)  # as a process does first that starts after the backup was put back
+    assert two.read(["a"], version=1) == {}
+    two.follow(1, truth.since)
+    two.write({"a": entry("a", 1)})
+    assert name_of(two.read(["a"], version=1)["a"]) == "at 1"
+
+
+def test_a_process_that_finds_others_ahead_reads_again_when_it_has_seen_what_they_saw(
+    sharing: Sharing,
+) -> None:
+    one, two, truth = sharing.one, sharing.two, sharing.truth
+    one.write({"b": entry("b", 1)})
+    truth.change("a")
+    one.follow(2, truth.since)
+    two._marks.clear()  # as in one that starts
+    two.follow(1, truth.since)
+    assert two.read(["b"], version=1) == {}
+    two.follow(2, truth.since)
+    assert set(two.read(["b"], version=2)) == {"b"}
+
+
 def test_after_a_flush_nothing_is_believed_until_the_mark_is_set_anew(
     sharing: Sharing, redis_server: Server
 ) -> None:

@@ -60,6 +60,9 @@ class RedisTier(Tier):
         self._keep = Script((files(__package__) / "keep.lua").read_text())
         self._shards = [f"{{{link.prefix}:c:{_FORM}:{n}}}:" for n in range(_SHARDS if link.clustered else 1)]
         self._marks: dict[str, int] = {}
+        self._ahead: set[str] = (
+            set()
+        )  # shards whose mark was found ahead of the store: of one that was replaced?
         self._pause = 0.0
         self._away_until = 0.0
 
@@ -72,7 +75,8 @@ class RedisTier(Tier):
             return found
         try:
             for shard, ids in self._sharded(supplier_ids).items():
-                found |= self._read(shard, ids, version)
+                if shard not in self._ahead:
+                    found |= self._read(shard, ids, version)
         except RedisUnavailable as error:
             self._failed(error)
         return found
@@ -95,7 +99,10 @@ class RedisTier(Tier):
 
     def follow(self, version: int, since: Since) -> None:
         for shard in self._shards:
-            if self._marks.get(shard) == version or self._away():
+            if self._marks.get(shard) == version:
+                self._ahead.discard(shard)
+                continue
+            if self._away():
                 continue
             try:
                 self._catch_up(shard, version, since)
@@ -177,6 +184,9 @@ class RedisTier(Tier):
             )
             self._marks[shard] = at
             if at >= version:
+                # Another process may have seen a change that this one has not: the next look will tell. If it does
+                # not, the store went back to an older state, from a backup, while nobody looked.
+                (self._ahead.add if at > version else self._ahead.discard)(shard)
                 return
 
     def _run(self, script: Script, keys: Sequence[str], given: Sequence[bytes | str | int | float]) -> int:
