@@ -126,6 +126,13 @@ def test_what_is_nearly_right_is_left_alone(before: int) -> None:
     assert decision.after == decision.before
 
 
+def test_entries_that_grew_get_more_room_though_there_are_no_more_of_them() -> None:
+    sizing = Sizing(1_000, 10**7, None)
+    decision = size(CURVE, sizing, bytes_per_entry=50_000, max_bytes=10**9, max_entries=20_000)
+    assert abs(decision.after.entries - 1_000) < 100
+    assert decision.after.bytes >= decision.after.entries * 50_000
+
+
 def test_a_few_references_decide_nothing() -> None:
     few = Curve((1,), (0.5,), references=199, rate=1.0)
     decision = size(few, Sizing(5, 5, None), bytes_per_entry=1, max_bytes=10**9, max_entries=10)

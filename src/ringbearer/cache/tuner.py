@@ -105,7 +105,7 @@ class Tuner:
             wanted = min(self._max_entries, max(now, entries))
             if wanted > now or (state.max_bytes or 0) < self._max_bytes:
                 self._l1.resize(max_bytes=self._max_bytes, max_entries=wanted)
-            per_entry = held / len(self._l1) if len(self._l1) else 0.0
+            per_entry = held / state.entries if state.entries else 0.0
             return min(wanted, int(self._max_bytes / per_entry)) if per_entry else wanted
 
     def _lifetimes(self) -> tuple[Lifetimes, Lifetimes]:

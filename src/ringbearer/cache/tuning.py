@@ -67,7 +67,10 @@ def size(
     entries = min(limit, max(_LEAST_ENTRIES, least, math.ceil(needed * _HEADROOM)))
     room = max(_LEAST_BYTES, math.ceil(entries * bytes_per_entry * _HEADROOM))
     after = Sizing(entries, min(max_bytes, room), _ratio(curve, entries))
-    if abs(after.entries - now.entries) < _WORTH_IT * now.entries:
+    enough = (
+        after.bytes <= (1 + _WORTH_IT) * now.bytes
+    )  # entries may have grown, though there are no more of them
+    if enough and abs(after.entries - now.entries) < _WORTH_IT * now.entries:
         return Decision(now, now, f"{needed} entries are needed, which is close to what is set")
     reached = (
         "reaches the target" if best <= TARGET_MISS_RATIO else "does as well as any size within the limit"
