@@ -85,3 +85,13 @@ def test_a_step_that_fails_is_logged_once_until_one_succeeds(caplog: pytest.LogC
 
 def test_one_that_never_ran_can_be_stopped() -> None:
     Follower(Steps(), SilentWire(), interval=1).stop()
+
+
+def test_what_was_changed_last_is_told_before_it_ends() -> None:
+    steps, wire = Steps(), Announced()
+    follower = Follower(steps, wire, interval=600)
+    follower._stopping.set()  # somebody changes something between the last step and the end
+    follower.tell()
+    follower.start()
+    follower.stop()
+    assert (steps.done, wire.words) == (0, 1)

@@ -58,6 +58,8 @@ class Follower:
             early = _GAP - (clock.monotonic() - began)
             if heard and early > 0:
                 self._stopping.wait(early)  # not on the wire, where the next word would end the gap
+        if self._to_tell:
+            self._wire.announce()
 
     def _try(self) -> None:
         try:
