@@ -7,11 +7,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 
-from chaos.redis_servers import Server, one_server, wait_until
+from chaos.redis_servers import Server, free_port, one_server, sentinel_servers, wait_until
 from contract.making import add_endpoint, supplier
 from ringbearer import clock
 from ringbearer.cache.manager import WebhookCacheManager
@@ -22,6 +24,7 @@ from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.catalog import Catalog, Subscriptions
 from ringbearer.storage.vault import Vault, generate_key
 from ringbearer.telemetry import CacheWorked, Telemetry
+from tools import require_tool
 
 SOON = 30.0
 
@@ -170,6 +173,84 @@ def test_a_redis_that_hangs_costs_one_wait_and_no_answer(
         assert cache.figures()[1].failures == 1, "only the first one waited for Redis"
     finally:
         server.process.send_signal(signal.SIGCONT)
+
+
+def test_a_redis_whose_primary_dies_is_used_again_when_another_took_over(
+    catalog: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringbearer.cache.redis._FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("ringbearer.cache.redis._LONGEST_PAUSE", 0.05)
+    vault = Vault([generate_key()])
+    with sentinel_servers(tmp_path / "group") as group:
+        one, two = (
+            WebhookCacheManager(catalog=catalog, shared=RedisTier(open_redis(group.url, vault, timeout=0.5)))
+            for _ in range(2)
+        )
+        with closing(one), closing(two):
+            for cache in (one, two):
+                cache.refresh()
+            one.lookup("ab")
+            (victim,) = group.primaries()
+            victim.kill()
+            catalog.put_supplier(supplier("a", name="changed"))
+            for cache in (one, two):
+                cache.refresh()
+                assert _name(cache, "a") == "changed", "the store answers meanwhile"
+                assert cache.lookup("bcd")["d"] is not None
+
+            def shared_again() -> bool:
+                for cache in (one, two):
+                    cache.refresh()
+                    cache._l1.expire(["a"])
+                before = two.figures()[1].hits
+                assert (_name(one, "a"), _name(two, "a")) == ("changed", "changed")
+                return two.figures()[1].hits > before
+
+            wait_until(shared_again, "the second to read from the new primary")
+            assert victim not in group.primaries()
+
+
+def test_redis_is_reached_by_tls_and_only_where_its_certificate_is_right(
+    catalog: Watched, tmp_path: Path
+) -> None:
+    authority, stranger, vault = trustme.CA(), trustme.CA(), Vault([generate_key()])
+    with tls_server(tmp_path / "tls", authority) as url:
+        for name, ca, hits in (("right", authority, 1), ("wrong", stranger, 0)):
+            path = tmp_path / f"{name}.pem"
+            ca.cert_pem.write_to_path(path)
+            caches = [
+                WebhookCacheManager(
+                    catalog=catalog, shared=RedisTier(open_redis(f"{url}?ca_file={path}", vault))
+                )
+                for _ in range(2)
+            ]
+            for cache in caches:
+                cache.refresh()
+                assert cache.lookup("a")["a"] is not None, "the store answers in any case"
+            shared = caches[1].figures()[1]
+            assert (shared.hits, shared.failures > 0) == (hits, not hits)
+            for cache in caches:
+                cache.close()
+
+
+@contextmanager
+def tls_server(directory: Path, authority: trustme.CA) -> Iterator[str]:
+    """A Redis that speaks nothing but TLS, with a certificate of that authority; its address."""
+    binary, port = Path(require_tool("redis-server")), free_port()
+    directory.mkdir()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(directory / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(directory / "cert.pem")
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    options = ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"]
+    for option, name in (("cert", "cert"), ("key", "key"), ("ca-cert", "ca")):
+        options += [f"--tls-{option}-file", str(directory / f"{name}.pem")]
+    server = Server(directory / "data", port, tuple(options), binary)
+    try:
+        server.start()
+        yield f"rediss://127.0.0.1:{port}/0"
+    finally:
+        server.kill()
 
 
 # ── the store ───────────────────────────────────────────────────────────────────────────────────────────
