@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from statistics import median
 
 from ringbearer.domain.events import LANES
 from ringbearer.domain.suppliers import Tier
@@ -11,7 +12,9 @@ WEIGHTS: tuple[int, int, int, int] = (8, 4, 2, 1)
 TIER_WEIGHTS: dict[Tier, float] = {"standard": 1.0, "premium": 2.0, "enterprise": 4.0}
 """Shares of a supplier against others in the same lane, when all of them have work."""
 FIRST_COST = 50_000
-"""Microseconds that a delivery is taken to hold a slot, before one of its endpoint has shown it."""
+"""Microseconds that a delivery is taken to hold a slot, before any has shown it."""
+TYPICAL = ""
+"""Stands among the endpoints' costs for all those of which nothing is known yet."""
 
 _MAX_SUPPLIERS = 20_000  # in a lane that are remembered; above it, those that nobody misses are forgotten
 
@@ -70,6 +73,7 @@ class FairOrder:
         self._v = [0] * len(LANES)
         self._flows: list[dict[str, _Flows]] = [{} for _ in LANES]
         self._costs: dict[str, int] = {}
+        self._typical = FIRST_COST
         self._touched: set[tuple[int, str, str]] = set()
 
     def __repr__(self) -> str:
@@ -89,7 +93,7 @@ class FairOrder:
         tags = []
         for endpoint_id in endpoint_ids:
             start = max(v, finish.get(endpoint_id, 0))
-            finish[endpoint_id] = start + max(1, int(self._costs.get(endpoint_id, FIRST_COST) * share))
+            finish[endpoint_id] = start + max(1, int(self._costs.get(endpoint_id, self._typical) * share))
             self._touched.add((lane, supplier_id, endpoint_id))
             tags.append(start)
         return tags
@@ -125,10 +129,15 @@ class FairOrder:
             self._v[lane] = max(v, self._v[lane])
 
     def learn(self, costs: Iterable[tuple[str, int]]) -> None:
-        """Follow what deliveries of endpoints cost, in microseconds; the next to be tagged are charged so."""
+        """Follow what deliveries of endpoints cost, in microseconds; the next to be tagged are charged so.
+
+        Tags once given stay, since those behind them in the same flow must not overtake. So that the first thousand
+        of a new endpoint are not charged by a guess, they are charged what is typical.
+        """
         if len(self._costs) > len(LANES) * _MAX_SUPPLIERS:
             self._costs.clear()
         self._costs.update(costs)
+        self._typical = self._costs.pop(TYPICAL, self._typical)
 
     def refund(self, endpoint_ids: AbstractSet[str]) -> None:
         """Take back what endpoints were charged: none of their deliveries is queued any more, and none was sent."""
@@ -160,7 +169,8 @@ class FairOrder:
 class Costs:
     """What deliveries of endpoints cost, learnt from how long they held their slots. Not thread-safe.
 
-    The belief follows what is measured by an exponentially weighted mean. Below a millisecond nothing costs less:
+    The belief follows what is measured by an exponentially weighted mean. What is typical follows the median of the
+    endpoints in the same way, so that a few that hang do not make it large. Below a millisecond nothing costs less:
     that much a worker spends on any delivery.
     """
 
@@ -168,6 +178,7 @@ class Costs:
         self._seen: dict[str, list[int]] = {}
         self._believed: dict[str, float] = {}
         self._told: dict[str, float] = {}
+        self._typical = self._typical_told = float(FIRST_COST)
 
     def add(self, endpoint_id: str, held: int) -> None:
         """One delivery held its slot for so many microseconds."""
@@ -184,18 +195,30 @@ class Costs:
         if len(self._believed) > _MAX_SUPPLIERS:
             self._believed.clear()
             self._told.clear()
-        found = []
+        found = self._news_of_typical(seen)
         for endpoint_id, (count, held) in seen.items():
             mean = max(_LEAST_COST, held / count)
             before = self._believed.get(endpoint_id, FIRST_COST)
             cost = self._believed[endpoint_id] = mean + (before - mean) * _KEEP**count
-            told = self._told.get(endpoint_id, FIRST_COST)
+            told = self._told.get(endpoint_id, self._typical_told)
             if abs(cost - told) > _SLACK * told:
                 self._told[endpoint_id] = cost
                 found.append((endpoint_id, round(cost)))
         return found
 
+    def _news_of_typical(self, seen: Mapping[str, Sequence[int]]) -> list[tuple[str, int]]:
+        if len(seen) < _LEAST_SEEN:
+            return []
+        middle = median(max(_LEAST_COST, held / count) for count, held in seen.values())
+        self._typical = middle + (self._typical - middle) * _KEEP
+        if abs(self._typical - self._typical_told) <= _TYPICAL_SLACK * self._typical_told:
+            return []
+        self._typical_told = self._typical
+        return [(TYPICAL, round(self._typical))]
+
 
 _LEAST_COST = 1_000.0
 _KEEP = 0.8  # of what was believed of a cost, after one more was measured
 _SLACK = 0.2
+_LEAST_SEEN = 10  # endpoints, of fewer nothing can be called typical
+_TYPICAL_SLACK = 0.5

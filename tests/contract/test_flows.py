@@ -219,7 +219,8 @@ def test_what_was_told_long_ago_is_forgotten(storage: Storage) -> None:
     storage.ledger.flows.held([("ep_a", 1_000_000)])
     assert storage.ledger.flows.exchange(now=clock.now()) == 2
     assert storage.ledger.flows.forget(now=clock.now()) == 0
-    assert storage.ledger.flows.forget(now=clock.now() + 90_000 * clock.SECOND) == 2
+    assert storage.ledger.flows.forget(now=clock.now() + 90_000 * clock.SECOND) == 1  # the flow
+    assert storage.ledger.flows.forget(now=clock.now() + 31 * 86_400 * clock.SECOND) == 1  # the cost
 
 
 def test_a_tier_counts_for_what_is_staged_too(storage: Storage) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ringbearer.domain.events import LANES
 from ringbearer.domain.suppliers import Tier
-from ringbearer.priority import FIRST_COST, TIER_WEIGHTS, WEIGHTS, Costs, FairOrder, Shares
+from ringbearer.priority import FIRST_COST, TIER_WEIGHTS, TYPICAL, WEIGHTS, Costs, FairOrder, Shares
 
 weights = st.lists(st.integers(1, 20), min_size=1, max_size=6)
 demands = st.lists(st.integers(0, 40), min_size=1, max_size=60)
@@ -215,3 +215,38 @@ def test_costs_follow_what_is_measured_and_are_told_when_they_differ() -> None:
     assert costs.news() == [("e", 10 * FIRST_COST - 6), ("quick", 1_001)]
     costs.add("e", 10 * FIRST_COST)
     assert costs.news() == []
+
+
+def test_a_new_endpoint_is_charged_what_is_typical_and_not_a_guess() -> None:
+    costs, order = Costs(), FairOrder()
+    for _ in range(30):
+        for n in range(20):
+            costs.add(f"quick{n}", 2_000)
+        costs.add("hangs", 30_000_000)
+        order.learn(costs.news())
+    first, second = (order.tags(2, "new", "standard", ("unknown",))[0] for _ in range(2))
+    assert second - first == pytest.approx(2_000, rel=0.5)
+    first, second = (order.tags(2, "slow", "standard", ("hangs",))[0] for _ in range(2))
+    assert second - first == pytest.approx(30_000_000, rel=0.2)
+
+
+def test_of_a_few_endpoints_nothing_is_called_typical() -> None:
+    costs = Costs()
+    for n in range(5):
+        costs.add(f"e{n}", 2_000_000)
+    assert TYPICAL not in dict(costs.news())
+
+
+def test_an_endpoint_that_is_not_typical_is_told_once_that_is_known() -> None:
+    """At first it cost what was guessed, and so nothing was told; then others showed what is typical."""
+    costs = Costs()
+    costs.add("guessed", FIRST_COST)
+    assert costs.news() == []
+    told: dict[str, int] = {}
+    for _ in range(30):
+        for n in range(20):
+            costs.add(f"quick{n}", 2_000)
+        costs.add("guessed", FIRST_COST)
+        told |= costs.news()
+    assert told["guessed"] == pytest.approx(FIRST_COST, rel=0.01)
+    assert told[TYPICAL] < FIRST_COST / 5

@@ -21,6 +21,7 @@ _READ_SECONDS = 0.05
 _RAISE_SECONDS = 0.1
 _OVERLAP = 5 * clock.SECOND  # what is read again, since clocks and commits of processes differ
 _FORGET = 86_400 * clock.SECOND
+_FORGET_COSTS = 30 * _FORGET  # they are told when they change, which they seldom do
 
 _encode = msgspec.json.Encoder().encode
 
@@ -151,12 +152,12 @@ class Flows:
         return len(busy) + len(news)
 
     def forget(self, *, now: int) -> int:
-        """Remove what was told a day ago or earlier; returns how many rows."""
+        """Remove flows that were told a day ago or earlier, and costs of a month ago; returns how many rows."""
         with self._database.write(durable=False) as connection:
             removed = 0
-            for table in ("flows", "flow_costs"):
+            for table, kept in (("flows", _FORGET), ("flow_costs", _FORGET_COSTS)):
                 statement = text(f"DELETE FROM {table} WHERE told_at < :before")
-                removed += connection.execute(statement, {"before": now - _FORGET}).rowcount
+                removed += connection.execute(statement, {"before": now - kept}).rowcount
         return removed
 
 
