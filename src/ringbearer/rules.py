@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import msgspec
@@ -16,6 +17,9 @@ from ringbearer.errors import InvalidInput
 from ringbearer.priority import TIER_WEIGHTS
 
 MAX_RULES = 100
+_MOST_NARROWED = (
+    1_000  # pairs of an event type and a tier, for each of which at most MAX_RULES are kept, twice
+)
 _Name = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
@@ -71,14 +75,20 @@ def check(configuration: PriorityConfiguration) -> None:
         raise InvalidInput(problems[0][1], problems)
 
 
+class _Candidates(msgspec.Struct, frozen=True, gc=False):
+    """The rules that events of one type and tier can meet: those who ask for a lane, and those who do not."""
+
+    asking: tuple[LaneRule, ...]
+    plain: tuple[LaneRule, ...]
+
+
 class Rules:
     """A configuration, ready to be asked."""
 
     def __init__(self, configuration: PriorityConfiguration | None = None) -> None:
         self.configuration = configuration or PriorityConfiguration()
         self._default = LANES.index(self.configuration.default)
-        # An event that asks for nothing and has no date is the usual one: most rules need not be looked at for it.
-        self._plain = [r for r in self.configuration.rules if r.lane != "asked" and not r.priorities]
+        self._narrowed: dict[tuple[str, Tier], _Candidates] = {}
 
     def __repr__(self) -> str:
         return f"<Rules: {len(self.configuration.rules)}, else {self.configuration.default}>"
@@ -95,18 +105,13 @@ class Rules:
         occasion: date | None = None,
     ) -> tuple[int, str | None]:
         """The lane's number, and the name of the rule that decided, None when none did; `now` is a stored time."""
-        for rule in self.configuration.rules if asked is not None else self._plain:
+        candidates = self._narrowed.get((event_type, tier)) or self._narrow(event_type, tier)
+        for rule in candidates.asking if asked is not None else candidates.plain:
             if rule.occasion_within_days is not None and (
                 occasion is None or not _is_near(occasion, rule.occasion_within_days, timezone, now)
             ):
                 continue
-            if rule.lane == "asked" and asked is None:
-                continue
             if rule.priorities and asked not in rule.priorities:
-                continue
-            if rule.tiers and tier not in rule.tiers:
-                continue
-            if rule.event_types and not matches(rule.event_types, event_type):
                 continue
             if rule.tags and not any(tag in tags for tag in rule.tags):
                 continue
@@ -115,6 +120,25 @@ class Rules:
             return LANES.index(lane), rule.name
         return self._default, None
 
+    def _narrow(self, event_type: str, tier: Tier) -> "_Candidates":
+        """What can fit events of that type and tier at all, kept for the next of them."""
+        asking = tuple(
+            rule
+            for rule in self.configuration.rules
+            if (not rule.tiers or tier in rule.tiers)
+            and (not rule.event_types or matches(rule.event_types, event_type))
+        )
+        plain = tuple(rule for rule in asking if rule.lane != "asked" and not rule.priorities)
+        if len(self._narrowed) >= _MOST_NARROWED:
+            self._narrowed.clear()
+        found = self._narrowed[event_type, tier] = _Candidates(asking, plain)
+        return found
+
 
 def _is_near(occasion: date, days: int, timezone: str, now: int) -> bool:
-    return 0 <= (occasion - local_date(clock.to_datetime(now), timezone)).days <= days
+    return 0 <= (occasion - _today(now // clock.SECOND, timezone)).days <= days
+
+
+@lru_cache(1_024)  # many events come within a second, and a day begins with one
+def _today(seconds: int, timezone: str) -> date:
+    return local_date(clock.to_datetime(seconds * clock.SECOND), timezone)

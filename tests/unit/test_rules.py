@@ -81,3 +81,29 @@ def test_a_pattern_that_can_match_nothing_is_refused() -> None:
 def test_tiers_that_are_not_named_keep_their_weights() -> None:
     weights = PriorityConfiguration(tier_weights={"premium": 8}).weights()
     assert weights == {"standard": 1.0, "premium": 8, "enterprise": 4.0}
+
+
+def test_what_is_kept_of_a_type_and_tier_never_answers_for_another() -> None:
+    rules = Rules(
+        PriorityConfiguration(
+            rules=(
+                LaneRule(name="paid", lane="high", event_types=("payment.*",), tiers=("premium",)),
+                LaneRule(name="asked", lane="asked", event_types=("payment.*",)),
+                LaneRule(name="tagged", lane="bulk", event_types=("report",), tags=("nightly",)),
+            )
+        )
+    )
+
+    def lanes() -> list[str | None]:
+        return [
+            rules.lane("payment.made", "premium", "UTC", 0)[1],
+            rules.lane("payment.made", "standard", "UTC", 0)[1],
+            rules.lane("payment.made", "standard", "UTC", 0, asked="urgent")[1],
+            rules.lane("report", "premium", "UTC", 0)[1],
+            rules.lane("report", "premium", "UTC", 0, tags=("nightly",))[1],
+        ]
+
+    first = lanes()
+    for number in range(2_500):  # more types than are kept
+        assert rules.lane(f"type.{number}", "premium", "UTC", 0) == (LANES.index("normal"), None)
+    assert first == lanes() == ["paid", None, "asked", None, "tagged"]
