@@ -337,7 +337,7 @@ class HighPerformanceWebhookProcessor(Engine):
 
         await self._there(change)
         if self._courier.count > 1 and getattr(sys, "_is_gil_enabled", lambda: True)():
-            reason += "; these threads share the interpreter's lock: another worker process does more"
+            reason += "; these threads share the interpreter's lock: another process usually does more"
         for what, old, new in (
             ("couriers", before.couriers, self._courier.count),
             ("parallelism", before.slots, slots),
