@@ -1,4 +1,4 @@
-"""`python -m bench.cache`: the cache on the month's traffic, beside a plain LRU and Redis alone; `--quick` in a minute.
+"""`python -m bench.cache`: the cache on the month's traffic, beside a plain LRU and Redis alone; in some six minutes; `--quick` in one.
 
 One trace goes through all of them in the same run: 2,847 suppliers by Zipf's law, Saturdays, changes of endpoints, and
 a worker that starts cold each Saturday. Then latencies of each tier, a cold worker, and how long changes take.
@@ -22,7 +22,7 @@ from sqlalchemy import Engine, event
 
 from bench import cache_watch
 from bench.cache_rivals import PlainLru, RedisOnly, lru_misses, s3_fifo_misses
-from bench.cache_trace import FULL, QUICK, Size, Step, name, trace
+from bench.cache_trace import CHANGES_PER_DAY, FULL, QUICK, Size, Step, name, trace
 from bench.report import RESULTS, machine
 from chaos.redis_servers import one_server
 from chaos.service import postgres
@@ -36,6 +36,7 @@ from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault, generate_key
 
 _BATCH = 100
+_CHANGE_RATES = (0.001, 0.01, 0.1)  # of configurations, each day
 _POLICIES = (0.05, 0.1, 0.25, 0.5, 0.9, 1.0)  # of the suppliers, as the size of a cache
 
 Figures = dict[str, float]
@@ -85,19 +86,23 @@ class Bench:
         self.storage.catalog.put_supplier(supplier)
         return self.storage.catalog.version()
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self, changes_per_day: float = CHANGES_PER_DAY) -> Iterator[Step]:
         """The trace."""
-        return trace(self.size, _BATCH)
+        return trace(self.size, _BATCH, changes_per_day=changes_per_day)
 
 
-def ours(bench: Bench) -> Figures:
-    """The trace through two processes: one that makes the changes, and a worker that is new each Saturday."""
+def ours(bench: Bench, changes_per_day: float = CHANGES_PER_DAY) -> Figures:
+    """The trace through two processes: one that makes the changes, and a worker that is new each Saturday.
+
+    Queries are those that deliveries and changes cause. Each process asks for the version twice a second besides,
+    however many deliveries there are.
+    """
     api, worker = bench.cache(), bench.cache()
     newest: dict[str, int] = {}
     asked = hits = from_store = stale = deliveries = statements = 0
     retired: list[WebhookCacheManager] = []
     began = time.process_time()
-    for day, steps in itertools.groupby(bench.steps(), key=lambda step: step.day):
+    for day, steps in itertools.groupby(bench.steps(changes_per_day), key=lambda step: step.day):
         if day % 7 == 5:  # a peak begins: one more worker, which knows nothing
             retired.append(worker)
             worker = bench.cache()
@@ -130,6 +135,18 @@ def ours(bench: Bench) -> Figures:
         "ours.stale": stale,
         "ours.cpu_us_per_delivery": seconds * 1e6 / deliveries,
     }
+
+
+def sensitivity(bench: Bench) -> Figures:
+    """What the same trace comes to when configurations change less or more than is assumed, from an empty Redis."""
+    found: Figures = {}
+    for share in _CHANGE_RATES:
+        with contextlib.closing(open_redis(bench.redis_url, bench.vault)) as link:
+            link.client.flushall()
+        figures = ours(bench, share)
+        for figure in ("l1_hit_ratio", "l1_l2_hit_ratio", "queries_per_1000", "stale"):
+            found[f"{share:.1%}_change_daily.{figure}"] = figures[f"ours.{figure}"]
+    return found
 
 
 def rivals(bench: Bench) -> Figures:
@@ -305,9 +322,9 @@ _TARGETS: dict[str, tuple[str, float]] = {
 }
 
 
-def show(console: Console, figures: Figures, *, quick: bool) -> None:
+def show(console: Console, title: str, figures: Figures, *, quick: bool) -> None:
     """Print the table."""
-    table = Table(title="The cache" + (" (quick: too short to be quoted)" if quick else ""))
+    table = Table(title=f"The cache: {title}" + (" (quick: too short to be quoted)" if quick else ""))
     for column in ("figure", "measured", "target"):
         table.add_column(column, justify="left" if column == "figure" else "right")
     for figure, value in figures.items():
@@ -334,10 +351,19 @@ def main() -> int:
         bench = Bench(storage, redis.url, vault, size)
         bench.fill()
         figures: Figures = {}
-        for part in (ours, rivals, lambda b: latencies(b, 20_000 if quick else 400_000), policies, cold):
-            figures |= part(bench)
-        figures |= propagation(directory, redis.url, 20 if quick else 300)
-    show(console, figures, quick=quick)
+        parts: dict[str, Callable[[], Figures]] = {
+            "a month": lambda: ours(bench),
+            "rivals": lambda: rivals(bench),
+            "latencies": lambda: latencies(bench, 20_000 if quick else 400_000),
+            "policies": lambda: policies(bench),
+            "a cold worker": lambda: cold(bench),
+            "changes, in processes": lambda: propagation(directory, redis.url, 20 if quick else 100),
+            "how often configurations change": lambda: sensitivity(bench),
+        }
+        for title, part in parts.items():
+            measured = part()
+            show(console, title, measured, quick=quick)
+            figures |= measured
     document = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": quick,

@@ -14,7 +14,10 @@ _SKEW = 0.9  # of Zipf's law: the busiest tenth of suppliers has half of the tra
 _SATURDAY = 3.0  # times the traffic of another day, most of it of those who have a wedding
 _DAYS = 30
 _WEDDINGS = 0.25  # of the suppliers, each Saturday; they are asked for eight times as often
-_CHANGES_PER_DAY = 0.01  # of a supplier's configuration: once in three months
+CHANGES_PER_DAY = 0.01
+"""Of suppliers' configurations. The owners do not report it, so it is an assumption: that a supplier or one of its one to
+three endpoints is changed once in a hundred days, as for a new address, a rotated secret or the start of a season. The
+bench goes through ten times less and ten times more as well."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,9 @@ def name(number: int) -> str:
     return f"supplier-{number:05d}"
 
 
-def trace(size: Size, batch: int, *, seed: int = 2027) -> Iterator[Step]:
+def trace(
+    size: Size, batch: int, *, changes_per_day: float = CHANGES_PER_DAY, seed: int = 2027
+) -> Iterator[Step]:
     """The same for the same seed. Saturdays are days 5, 12, 19 and 26."""
     rng = random.Random(seed)
     ranks = list(range(size.suppliers))
@@ -55,7 +60,7 @@ def trace(size: Size, batch: int, *, seed: int = 2027) -> Iterator[Step]:
                 today[number] *= 8
         reach = list(itertools.accumulate(today))
         batches = max(1, round(size.deliveries * share / sum(shares) / batch))
-        changes = size.suppliers * _CHANGES_PER_DAY / batches
+        changes = size.suppliers * changes_per_day / batches
         for _ in range(batches):
             asked = [name(bisect.bisect(reach, rng.random() * reach[-1])) for _ in range(batch)]
             count = int(changes) + (rng.random() < changes % 1)
