@@ -8,6 +8,7 @@ I4   no delivery after its 2xx: never without faults, and with faults at most (w
      no attempt succeeds twice. Claims that a database that crashed may have forgotten, and connections cut, are excepted
 I5   attempts ≤ the schedule's, one more for each worker lost
 I6   per endpoint and ordering key, first successes come in order
+I8   no endpoint with a rate limit is sent to more often than that, least of all after everybody was away
 I9   one idempotency key ⇒ one event
 I11  counters equal rows
 """
@@ -20,8 +21,10 @@ from sqlalchemy import text
 
 from chaos.producer import Said
 from chaos.receiver import Seen
+from ringbearer import clock
 from ringbearer.storage.base import Storage
 
+_LATE = 1.0  # seconds
 _SHOWN = 5  # of each kind of violation
 
 
@@ -41,13 +44,22 @@ class Row(msgspec.Struct, frozen=True):
     answered: int = 0
 
 
+class Pace(msgspec.Struct, frozen=True):
+    """A rate limit of an endpoint."""
+
+    requests: int
+    period: float
+
+
 class Evidence(msgspec.Struct, kw_only=True):
     """All that was written down.
 
     `paths` tells the path of each endpoint's URL by its id, `tries` how many attempts it may have. `in_flight`
     is how many deliveries all workers that were lost may have held. `forgotten` is how many claims a database may have
     forgotten when it crashed, since claims do not wait for the disk. `cut` is how many connections the network cut: a
-    request on one that was used before, of whose answer nothing has come, libcurl sends once more by itself.
+    request on one that was used before, of whose answer nothing has come, libcurl sends once more by itself. `starts`
+    are the stored times at which attempts at the endpoints of `limits` began; `frozen` is how many a worker that stood
+    still may have begun too late.
     """
 
     said: Sequence[Said]
@@ -61,6 +73,9 @@ class Evidence(msgspec.Struct, kw_only=True):
     in_flight: int
     forgotten: int = 0
     cut: int = 0
+    starts: Mapping[str, Sequence[int]] = {}
+    limits: Mapping[str, Pace] = {}
+    frozen: int = 0
 
 
 class Verdict(msgspec.Struct, kw_only=True):
@@ -110,6 +125,16 @@ def read_store(storage: Storage) -> tuple[list[Row], dict[tuple[int, str], int],
     return rows, depth, jobs
 
 
+def read_starts(storage: Storage, endpoints: Sequence[str]) -> dict[str, list[int]]:
+    """When attempts at these endpoints began, as far as they were written down."""
+    query = text(
+        "SELECT a.started_at FROM attempts AS a JOIN deliveries AS d ON d.id = a.delivery_id "
+        "WHERE d.endpoint_id = :endpoint"
+    )
+    with storage.database.read() as connection:
+        return {each: [row[0] for row in connection.execute(query, {"endpoint": each})] for each in endpoints}
+
+
 def judge(evidence: Evidence) -> Verdict:
     """Hold what was written down against the promises."""
     return _Court(evidence).verdict()
@@ -143,6 +168,7 @@ class _Court:
             self._no_duplicates,
             self._bounded_attempts,
             self._in_order,
+            self._within_limits,
             self._one_event_per_key,
             self._counters,
         ):
@@ -252,6 +278,18 @@ class _Court:
             order = sorted(sequences, key=lambda sequence: sequences[sequence])
             if order != sorted(order):
                 self._violation("I6", f"{key} at {path} first succeeded in the order {order}")
+
+    def _within_limits(self) -> None:
+        for endpoint, pace in self._e.limits.items():
+            starts = sorted(self._e.starts.get(endpoint, ()))
+            most = pace.requests + self._e.frozen
+            # A send begins a little after it was let go; so the window is looked at without its last part.
+            window = int((pace.period - _LATE) * clock.SECOND)
+            for first, last in zip(starts, starts[most:], strict=False):
+                if last - first < window:
+                    self._violation(
+                        "I8", f"{endpoint}: {most + 1} attempts within {(last - first) / clock.SECOND} s"
+                    )
 
     def _one_event_per_key(self) -> None:
         arrived: dict[str, set[str]] = defaultdict(set)

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from chaos import invariants, journal, producer, receiver
 from chaos.databases import Postgres
-from chaos.invariants import Evidence, Verdict
+from chaos.invariants import Evidence, Pace, Verdict
 from chaos.nemesis import RUDE, Deed, Nemesis
 from chaos.network import Network
 from chaos.outages import of_postgres, of_redis
@@ -35,6 +35,8 @@ TIMEOUT = 2.0
 PATIENT = 20.0
 """The same for runs in which they are not, and an answer that is late must not count as none."""
 _SUPPLIERS = 6
+_LIMIT = Pace(requests=60, period=4.0)
+"""Of one of the endpoints: less than comes when receivers were away, more than comes else."""
 _POISONED = "poisoned"
 _DRAIN_SECONDS = 90.0
 
@@ -91,6 +93,7 @@ class Rig:
         directory.mkdir(parents=True, exist_ok=True)
         self.seen_file = directory / "receiver.jsonl"
         self.paths: dict[str, str] = {}
+        self.limits: dict[str, Pace] = {}
         self.suppliers: list[str] = []
         self.service = Service(
             directory,
@@ -128,6 +131,14 @@ class Rig:
         with self.service.client() as client:
             for number in range(_SUPPLIERS):
                 self._add(client, f"s{number}", endpoints=1 + number % 2)
+
+    def pace(self) -> None:
+        """Give the first endpoint a rate limit."""
+        paced = next(iter(self.paths))
+        with self.service.client() as client:
+            limit = {"rate_limit": msgspec.structs.asdict(_LIMIT)}
+            client.patch(f"/v1/suppliers/s0/endpoints/{paced}", json=limit).raise_for_status()
+        self.limits[paced] = _LIMIT
 
     def poison(self) -> None:
         """F13: an endpoint whose deliveries raise in the worker, since no request to that URL can be made.
@@ -219,10 +230,13 @@ class Rig:
             except TimeoutError:
                 raise TimeoutError(f"the queue does not drain: {left()}") from None
 
-    def judge(self, *, workers_lost: int = 0, crashes: int = 0, cut: int = 0) -> Verdict:
+    def judge(
+        self, *, workers_lost: int = 0, crashes: int = 0, frozen: bool = False, cut: int = 0
+    ) -> Verdict:
         """Check every invariant; `crashes` is how often a worker saw its database crash, `cut` counts connections."""
         with open_store(self.service.settings()) as storage:
             rows, depth, jobs = invariants.read_store(storage)
+            starts = invariants.read_starts(storage, list(self.limits))
         evidence = Evidence(
             said=self.said(),
             seen=self.seen(),
@@ -234,6 +248,9 @@ class Rig:
             workers_lost=workers_lost,
             in_flight=workers_lost * SLOTS,
             forgotten=crashes * SLOTS,
+            starts=starts,
+            limits=self.limits,
+            frozen=SLOTS if frozen else 0,
             cut=cut,
         )
         return invariants.judge(evidence)
@@ -283,9 +300,17 @@ def run(
         *(of_redis(redis, chance) if redis is not None else ()),
     ]
     redis_url = redis.url if redis is not None else ""
-    with Rig(directory, database_url=plan.database_url, workers=plan.workers, redis_url=redis_url) as rig:
+    with Rig(
+        directory,
+        database_url=plan.database_url,
+        workers=plan.workers,
+        redis_url=redis_url,
+        breaker_pause=2,
+        breaker_longest_pause=10,  # else draining is waiting for circuits that opened in the end
+    ) as rig:
         rig.service.start()
         rig.set_up()
+        rig.pace()
         rig.poison()
         nemesis = Nemesis(
             rig.service,
@@ -311,7 +336,11 @@ def run(
         except TimeoutError as error:
             stuck.append(f"I1: {error}")
         drained = time.monotonic() - began
-        verdict = rig.judge(workers_lost=nemesis.workers_lost, crashes=nemesis.crashes_seen)
+        verdict = rig.judge(
+            workers_lost=nemesis.workers_lost,
+            crashes=nemesis.crashes_seen,
+            frozen=bool(nemesis.counts["freeze worker"]),
+        )
         verdict.violations += stuck
         asked = {0, -signal.SIGTERM, -signal.SIGKILL}
         failed = sum(n for code, n in rig.failures().items() if code not in asked)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from chaos.invariants import Evidence, Row, Verdict, judge
+from chaos.invariants import Evidence, Pace, Row, Verdict, judge
 from chaos.producer import Said
 from chaos.receiver import Seen
 
@@ -147,6 +147,29 @@ def test_first_successes_out_of_order_are_found() -> None:
     assert _broken(_judge(said=said, seen=[one(1, 2), one(2, 1)], rows=[])) == ["I6"]
     in_order = [one(1, 1, 500), one(2, 1), one(3, 2)]
     assert _judge(said=said, seen=in_order, rows=[]).violations == []
+
+
+def test_more_than_a_limit_within_its_period_is_found() -> None:
+    def paced(*seconds: float, frozen: int = 0) -> list[str]:
+        evidence = Evidence(
+            said=[_tried(), _accepted()],
+            seen=[_seen()],
+            rows=[_row()],
+            depth={},
+            jobs={},
+            paths={"ep_1": "/s/0"},
+            tries=3,
+            workers_lost=0,
+            in_flight=0,
+            starts={"ep_1": [int(s * 1_000_000) for s in seconds]},
+            limits={"ep_1": Pace(requests=2, period=4.0)},
+            frozen=frozen,
+        )
+        return _broken(judge(evidence))
+
+    assert paced(0, 1, 4, 5, 8, 9) == []
+    assert paced(0, 1, 2, 8) == ["I8"]
+    assert paced(0, 1, 2, 8, frozen=1) == []
 
 
 def test_two_events_of_one_key_are_found() -> None:
