@@ -271,6 +271,7 @@ def test_the_test_answers_with_the_attempt(api: Api, admin: httpx.Client, endpoi
         "error",
         "response_body",
         "response_headers",
+        "timing",
     }
     assert [target.endpoint.id for target in api.tested] == [endpoint_id]
     assert api.tested[0].secrets

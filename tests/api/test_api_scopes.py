@@ -29,6 +29,7 @@ BODIES: dict[str, Json] = {
     "createAlertChannel": {"name": "n", "kind": "slack", "address": "http://127.0.0.1:9/"},
     "startReplay": {"supplier_id": "lumen"},
     "commandWorkers": {"command": {"what": "parallelism", "slots": 64}},
+    "putServiceLevel": {"target": 0.99},
 }
 CHANGES_OF_ENDPOINTS = {
     "createEndpoint",
@@ -43,6 +44,8 @@ RETRIES = {"retryDelivery", "startReplay"}
 ADMIN_ONLY = {
     "putShape",
     "deleteShape",
+    "putServiceLevel",
+    "deleteServiceLevel",
     "setBreaker",
     "optimizeCache",
     "warmCache",
@@ -112,6 +115,8 @@ class World:
         replay = admin.post("/v1/deliveries/replay", json={"supplier_id": "lumen"}).json()
         shape = admin.put("/v1/event-types/booking.made/versions/2026-01", json=BODIES["putShape"])
         assert shape.status_code == 201
+        promised = admin.put("/v1/slos/success/all", json=BODIES["putServiceLevel"])
+        assert promised.status_code in (200, 201)
         self.ids = {
             "supplier_id": "lumen",
             "endpoint_id": endpoint_id,
@@ -119,6 +124,8 @@ class World:
             "event_id": ids.event_of(delivery_id),
             "replay_id": replay["replay_id"],
             "month": "2027-06",
+            "kind": "success",
+            "name": "all",
             "event_type": "booking.made",
             "version": "2026-01",
             "alert_id": api.alert().id,
