@@ -124,6 +124,20 @@ def test_a_backlog_alone_is_taken_in_large_batches(storage: Storage, loop: WorkL
     assert len(sender.begun) == 500
 
 
+def test_of_a_backlog_alone_half_has_to_end_before_more_is_worth_a_claim(
+    storage: Storage, loop: WorkLoop, sender: Sender
+) -> None:
+    crowd(storage, 2_000)
+    sender.ends = 200
+    turn(loop)  # claims 500, of which 200 end
+    loop._next_claim, loop._fresh_at = 0.0, float("inf")
+    loop._turn()
+    assert len(sender.begun) == 500
+    loop._next_claim = 0.0
+    loop._turn()  # 400 have ended
+    assert len(sender.begun) == 900
+
+
 def test_who_comes_after_a_crowd_is_begun_with_the_next_few(
     storage: Storage, loop: WorkLoop, sender: Sender
 ) -> None:

@@ -128,7 +128,7 @@ class WorkLoop:
         self._stopping = threading.Event()
         self._ear: int | None = None
         self._hungry = True
-        self._brisk = False
+        self._backlog = self._brisk = False
         self._sip: int | None = None
         self._sip_gap = 0.0
         self._waker: socket.socket | None = None
@@ -257,8 +257,9 @@ class WorkLoop:
             return min(most, slots - held, batch)
         if sending < ahead and held < slots:
             room = min(ahead - sending, slots - held)
-            quarter = ahead // 4
-            worth = min(quarter, _FEW) if clock.monotonic() >= self._fresh_at else quarter
+            worth = ahead // 2 if self._backlog and not self._brisk else ahead // 4
+            if clock.monotonic() >= self._fresh_at:
+                worth = min(worth, _FEW)
             return min(room, batch) if room >= worth else 0
         if clock.monotonic() < self._fresh_at - _FRESH_GAP:  # those of the last claim may be quick
             return 0
@@ -300,8 +301,8 @@ class WorkLoop:
             self._next_claim = now + _STORE_PAUSE
             return
         after = clock.monotonic()
-        self._hungry = len(leases) >= room
-        self._brisk = self._hungry and _mixed(leases, clock.now() - _NEW)
+        self._hungry = self._backlog = len(leases) >= room
+        self._brisk = self._backlog and _mixed(leases, clock.now() - _NEW)
         self._next_claim = after if self._brisk else after + self._plan.max_wait
         self._fresh_at = after + self._plan.max_wait + _FRESH_GAP
         if leases:
