@@ -46,8 +46,9 @@ types: $(VENV)/dev
 floors: $(VENV)/dev
 	@$(BIN)/lint-imports --no-cache
 
+# Three processes on two cores, since many tests wait; those over whole systems come first, for they take longest.
 test: lint types floors
-	@$(BIN)/pytest --numprocesses=2 --dist=loadfile
+	@$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 demo: $(VENV)/dev
 	@$(BIN)/ringbearer demo
