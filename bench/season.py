@@ -175,6 +175,7 @@ class Rehearsal:
             whole=season_report.minus(end, boundaries[0]),
             published=last.published,
             bad=last.bad,
+            refused=last.refused,
             arrived=arrived,
             began=self._began,
             seconds=self._ended_at - self._began,

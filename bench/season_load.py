@@ -1,11 +1,14 @@
 """The publishers of the rehearsed month: a process that sends each slice's events in its time, whatever the answers do.
 
+What is refused for want of room, with a 503, is sent again a moment later, as a client does that means it.
+
 Prints a line of JSON as each day begins, and one at the end.
 """
 
 import asyncio
 import sys
 import time
+from collections import deque
 from typing import cast
 
 import msgspec
@@ -27,6 +30,7 @@ _TYPES = (
 )
 _PADDING = "x" * 200
 _LAST_ANSWER_SECONDS = 60.0
+_AGAIN_SECONDS = 0.5
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -45,6 +49,7 @@ class Mark(msgspec.Struct, frozen=True):
     at: float
     published: int
     bad: int
+    refused: int = 0
     spike_at: float | None = None
 
 
@@ -54,16 +59,22 @@ class _Publisher(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
+        self._sent: deque[bytes] = deque()
         self.waiting = 0
         self.bad = 0
+        self.refused = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
     def send(self, request: bytes) -> None:
         """Publish; answers come in order."""
-        assert self._transport is not None
         self.waiting += 1
+        self._write(request)
+
+    def _write(self, request: bytes) -> None:
+        assert self._transport is not None
+        self._sent.append(request)
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -75,9 +86,16 @@ class _Publisher(asyncio.Protocol):
             if len(self._buffer) < whole:
                 return
             body = self._buffer[end + 4 : whole]
-            self.bad += head.split(b" ", 2)[1] != b"202" or b'"rejected":[]' not in body
             self._buffer = self._buffer[whole:]
-            self.waiting -= 1
+            self._answered(self._sent.popleft(), head.split(b" ", 2)[1], body)
+
+    def _answered(self, request: bytes, status: bytes, body: bytes) -> None:
+        if status == b"503":
+            self.refused += 1
+            asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._write, request)
+            return
+        self.bad += status != b"202" or b'"rejected":[]' not in body
+        self.waiting -= 1
 
     def connection_lost(self, error: Exception | None) -> None:
         self.bad += self.waiting
@@ -138,7 +156,8 @@ async def _run(job: Job) -> None:
     while any(line.waiting for line in lines) and time.perf_counter() < deadline:  # noqa: ASYNC110  as in `load`
         await asyncio.sleep(0.01)
     bad = sum(line.bad + line.waiting for line in lines)
-    _tell(Mark(-1, time.time(), month.published, bad, spike_at))
+    refused = sum(line.refused for line in lines)
+    _tell(Mark(-1, time.time(), month.published, bad, refused, spike_at))
 
 
 def _tell(mark: Mark) -> None:

@@ -45,6 +45,7 @@ class Season(msgspec.Struct, frozen=True, kw_only=True):
     published: int
     arrived: int
     bad: int
+    refused: int
     seconds: float
     rate: float
     average: float
@@ -102,6 +103,7 @@ def summarise(
     whole: Counter[float],
     published: int,
     bad: int,
+    refused: int,
     arrived: int,
     began: float,
     seconds: float,
@@ -133,6 +135,7 @@ def summarise(
         published=published,
         arrived=arrived,
         bad=bad,
+        refused=refused,
         seconds=seconds,
         rate=arrived / seconds,
         average=total / count if count else 0.0,
@@ -187,6 +190,7 @@ def rows(season: Season) -> list[tuple[str, str, str]]:
         ("P95 on Saturdays, of all", "8.7 s", duration(season.saturday_p95)),
         ("P95 on Saturdays, of wedding-day events", "", duration(season.wedding_p95)),
         ("delivered", "99.94 %", f"{100 * min(1.0, season.arrived / max(1, season.published)):.2f} %"),
+        ("batches refused for want of room, and sent again", "", f"{season.refused:,}"),
         ("found in the cache", "92.4 %", f"{100 * season.cache_hits:.2f} %"),
         (
             "scaled up, down",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from heapq import nlargest
 from statistics import median
 
 from ringbearer.domain.events import LANES
@@ -15,6 +16,8 @@ FIRST_COST = 50_000
 """Microseconds that a delivery is taken to hold a slot, before any has shown it."""
 TYPICAL = ""
 """Stands among the endpoints' costs for all those of which nothing is known yet."""
+MOST_TOLD = 200
+"""Flows, and costs, of which one process tells the others at a time."""
 
 _MAX_SUPPLIERS = 20_000  # in a lane that are remembered; above it, those that nobody misses are forgotten
 
@@ -155,15 +158,21 @@ class FairOrder:
                 flows.finish[endpoint_id] = max(finish, flows.finish.get(endpoint_id, 0))
 
     def busy(self) -> list[tuple[int, str, str, int]]:
-        """The flows that were charged since the last time and are ahead: as `merge` takes them."""
+        """The flows that were charged since the last time and are ahead: as `merge` takes them.
+
+        Of many those that are furthest ahead: of the others another process may give out a tag that is too early by the
+        little that they are ahead, and telling thousands each second would cost everybody more than that.
+        """
         touched, self._touched = self._touched, set()
         found = []
-        for lane, supplier_id, endpoint_id in sorted(touched):
+        for lane, supplier_id, endpoint_id in touched:
             flows = self._flows[lane].get(supplier_id)
             finish = flows.finish.get(endpoint_id, 0) if flows is not None else 0
             if finish > self._v[lane]:
                 found.append((lane, supplier_id, endpoint_id, finish))
-        return found
+        if len(found) > MOST_TOLD:
+            found = nlargest(MOST_TOLD, found, key=lambda flow: flow[3] - self._v[flow[0]])
+        return sorted(found)
 
 
 class Costs:
@@ -190,21 +199,27 @@ class Costs:
             seen[1] += held
 
     def news(self) -> list[tuple[str, int]]:
-        """The endpoints whose cost differs by more than a fifth from what was told last, with their costs."""
+        """The endpoints whose cost differs by more than a fifth from what was told last, with their costs.
+
+        Of many those that changed most; the others are told the next times.
+        """
         seen, self._seen = self._seen, {}
         if len(self._believed) > _MAX_SUPPLIERS:
             self._believed.clear()
             self._told.clear()
-        found = self._news_of_typical(seen)
+        typical = self._news_of_typical(seen)
+        found = []
         for endpoint_id, (count, held) in seen.items():
             mean = max(_LEAST_COST, held / count)
             before = self._believed.get(endpoint_id, FIRST_COST)
             cost = self._believed[endpoint_id] = mean + (before - mean) * _KEEP**count
             told = self._told.get(endpoint_id, self._typical_told)
             if abs(cost - told) > _SLACK * told:
-                self._told[endpoint_id] = cost
-                found.append((endpoint_id, round(cost)))
-        return found
+                found.append((abs(cost - told) / told, endpoint_id, cost))
+        if len(found) > MOST_TOLD:
+            found = nlargest(MOST_TOLD, found)
+        self._told.update((endpoint_id, cost) for _, endpoint_id, cost in found)
+        return typical + [(endpoint_id, round(cost)) for _, endpoint_id, cost in found]
 
     def _news_of_typical(self, seen: Mapping[str, Sequence[int]]) -> list[tuple[str, int]]:
         if len(seen) < _LEAST_SEEN:

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from ringbearer.domain.events import LANES
 from ringbearer.domain.suppliers import Tier
-from ringbearer.priority import FIRST_COST, TIER_WEIGHTS, TYPICAL, WEIGHTS, Costs, FairOrder, Shares
+from ringbearer.priority import (
+    FIRST_COST,
+    MOST_TOLD,
+    TIER_WEIGHTS,
+    TYPICAL,
+    WEIGHTS,
+    Costs,
+    FairOrder,
+    Shares,
+)
 
 weights = st.lists(st.integers(1, 20), min_size=1, max_size=6)
 demands = st.lists(st.integers(0, 40), min_size=1, max_size=60)
@@ -250,3 +259,27 @@ def test_an_endpoint_that_is_not_typical_is_told_once_that_is_known() -> None:
         told |= costs.news()
     assert told["guessed"] == pytest.approx(FIRST_COST, rel=0.01)
     assert told[TYPICAL] < FIRST_COST / 5
+
+
+def test_of_very_many_flows_those_furthest_ahead_are_told() -> None:
+    order = FairOrder()
+    for number in range(2 * MOST_TOLD):
+        for _ in range(1 + number % 2):
+            order.tags(2, f"s{number:04}", "standard", [f"e{number:04}"])
+    told = order.busy()
+    assert len(told) == MOST_TOLD
+    assert {int(endpoint_id[1:]) % 2 for _, _, endpoint_id, _ in told} == {1}
+    assert told == sorted(told)
+
+
+def test_of_very_many_costs_those_that_changed_most_are_told_first_and_the_others_next() -> None:
+    costs = Costs()
+    told: set[str] = set()
+    for _ in range(3):
+        for number in range(2 * MOST_TOLD):
+            costs.add(f"e{number:04}", (number + 1) * 10_000_000)
+        news = [endpoint_id for endpoint_id, _ in costs.news() if endpoint_id != TYPICAL]
+        assert len(news) == MOST_TOLD
+        told.update(news)
+    assert f"e{2 * MOST_TOLD - 1:04}" in told
+    assert len(told) > MOST_TOLD
