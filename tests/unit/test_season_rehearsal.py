@@ -50,6 +50,7 @@ def seen() -> Season:
         whole=Counter({0.1: 10, 1.0: 20}),
         published=20,
         bad=0,
+        refused=3,
         arrived=20,
         began=98.0,
         seconds=4.0,
