@@ -10,6 +10,7 @@ import pytest
 from contract.making import DAY, admission, in_processes, opened, query
 from ringbearer import clock
 from ringbearer.domain.deliveries import Outcome, Record, State
+from ringbearer.monitor.burning import BurnBook
 from ringbearer.monitor.figures import Reader
 from ringbearer.monitor.monitor import GroupBy, WebhookPerformanceMonitor
 from ringbearer.monitor.recorder import MAX_KEYS, MAX_MINUTES, MAX_TYPES, Recorder
@@ -293,3 +294,22 @@ def test_what_comes_of_a_minute_that_was_written_long_ago_is_added(storage: Stor
     found = Reader(storage.rollups).grouped("path", since=NOON, until=later, now=later)
     assert sum(figures.attempts for figures in found.values()) == 6
     assert sum(figures.stage("reach").count for figures in found.values()) == 6
+
+
+def test_what_is_written_late_after_an_outage_counts_against_its_budget(storage: Storage) -> None:
+    book = BurnBook(storage.rollups, peak=lambda moment: False)
+    recorder = Recorder(telemetry := Telemetry(), process="one")
+
+    def rates(now: int) -> set[float]:
+        return {burn.long_rate for burn in book.burns(now) if burn.objective == "success/all"}
+
+    assert rates(NOON) == {0.0}
+    during = NOON + MINUTE
+    failed = [attempt(during, outcome="ours", state=State.SCHEDULED, error="internal_error")] * 200
+    telemetry.emit(AttemptsMade(failed, during))
+    back = NOON + 8 * MINUTE  # the first look after an outage, a moment before what was kept is written
+    assert rates(back) == {0.0}
+    storage.rollups.write(recorder.drain(back))
+    (rate,) = rates(back + 2 * clock.SECOND)
+    assert rate == pytest.approx(1_000)
+    assert rates(back + 10 * MINUTE) == {rate}

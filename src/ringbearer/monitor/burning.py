@@ -35,6 +35,8 @@ class BurnBook:
         self._objectives: tuple[Objective, ...] = ()
         self._tallies: dict[int, dict[str, Tally]] = {}
         self._upto: int | None = None
+        self._read_at = 0
+        self._waits_until = 0
         self._lock = threading.Lock()
 
     def burns(self, now: int) -> list[Burn]:
@@ -57,6 +59,7 @@ class BurnBook:
     def _read(self, now: int) -> None:
         minute = Level.MINUTE.span
         if self._upto is None:
+            self._read_at = now
             whole = (now - _FINE) // Level.HOUR.span * Level.HOUR.span
             self._take(now - _KEPT, whole, Level.HOUR.span, now)
             self._upto = whole
@@ -64,7 +67,12 @@ class BurnBook:
         for at in [at for at in self._tallies if at >= since or at < now - _KEPT]:
             del self._tallies[at]
         self._take(since, now + 1, minute, now)
-        self._upto = max(since, now - _AGAIN)
+        if now - self._read_at > _AGAIN:
+            # The store was away: others are about to write what they kept meanwhile.
+            self._waits_until = now + _AGAIN
+        self._read_at = now
+        if now >= self._waits_until:
+            self._upto = max(since, now - _AGAIN)
 
     def _take(self, since: int, until: int, step: int, now: int) -> None:
         spans: dict[int, dict[str, Figures]] = {}
