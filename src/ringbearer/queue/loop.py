@@ -35,6 +35,7 @@ _FEW = 16
 _NEW = clock.SECOND // 4  # microseconds; whoever waits no longer is not of the backlog
 _BRISK = 128  # is claimed and settled at a time while some who are new come beside a backlog: they wait for the next turn
 _SIP = 32  # how much is claimed next when most of a claim had to be put back
+_IN_VAIN = 0.9  # of a claim that is put back
 _LONGEST_SIP_GAP = 0.25  # seconds between such claims at most, as long as nothing new is heard of
 
 
@@ -260,7 +261,10 @@ class WorkLoop:
             worth = ahead // 2 if self._backlog and not self._brisk else ahead // 4
             if clock.monotonic() >= self._fresh_at:
                 worth = min(worth, _FEW)
-            return min(room, batch) if room >= worth else 0
+            if room >= worth:
+                return min(room, batch)
+            if clock.monotonic() < self._fresh_at:
+                return 0
         if clock.monotonic() < self._fresh_at - _FRESH_GAP:  # those of the last claim may be quick
             return 0
         step = max(1, slots // 8)
@@ -312,10 +316,11 @@ class WorkLoop:
             self._sip_by(len(leases), self._begin(leases))
 
     def _sip_by(self, claimed: int, back: int) -> None:
-        """Claim little and seldom while most of what comes has to be put back, and more again as it finds room."""
-        if 2 * back > claimed:
+        """Claim little and seldom while all but a few that come have to be put back; more again as they find room."""
+        if back >= _IN_VAIN * claimed:
             self._sip = _SIP
-            self._sip_gap = min(_LONGEST_SIP_GAP, max(2 * self._sip_gap, self._plan.max_wait))
+            longest = _LONGEST_SIP_GAP * min(1.0, claimed / _SIP)  # a claim of one or two costs little
+            self._sip_gap = min(longest, max(2 * self._sip_gap, self._plan.max_wait))
             self._next_claim += self._sip_gap
         elif self._sip is not None:
             self._sip_gap = 0.0
