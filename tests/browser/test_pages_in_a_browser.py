@@ -130,7 +130,9 @@ def test_everything_is_reached_by_keyboard(browser: Browser, stage: Stage) -> No
     context = browser.new_context(base_url=stage.url)
     page = context.new_page()
     page.goto("/dead-letters")
-    page.keyboard.type("rb_only-for-tests-0123456789abcdef")  # the field has the focus
+    expect(page.get_by_label("API key")).to_be_focused()
+    page.keyboard.type("rb_only-for-tests-0123456789abcdef")
+    expect(page.get_by_label("API key")).to_have_value("rb_only-for-tests-0123456789abcdef")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile("/dead-letters$"))
     page.keyboard.press("Tab")
