@@ -119,7 +119,7 @@ def _tiles(season: Season) -> list[tuple[str, str]]:
         (f"{season.arrived:,}", "deliveries to 2,847 suppliers" if season.whole else "deliveries"),
         (f"{season.rate:,.0f}/s", "on average, until the last was delivered"),
         (duration(season.wedding_p95), "P95 of wedding-day events on Saturdays"),
-        ("none" if lost <= 0 else f"{lost:,}", "lost"),
+        ("none" if lost <= 0 else f"{lost:,}", "published, and not delivered"),
     ]
 
 
