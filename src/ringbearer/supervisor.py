@@ -7,6 +7,7 @@ whose end tells the children that their parent is gone, however it went.
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import shutil
@@ -36,6 +37,7 @@ from ringbearer.telemetry import Telemetry
 _log = logging.getLogger(__name__)
 SOCKET_DESCRIPTOR = "RINGBEARER_SOCKET_DESCRIPTOR"
 """Names the descriptor of the listening socket that the API process inherits."""
+_MEMORY = Path("/dev/shm")  # noqa: S108  what is made there is this user's alone
 _READY_POLL = 0.05
 _FOLLOW_SECONDS = 0.5  # between two looks at how many workers are wanted
 
@@ -51,6 +53,20 @@ def up(settings: Settings) -> None:
         storage.catalog.check_seals()
         key_file, new_key = ensure_admin_key(settings, storage)
         uvloop.run(_Supervisor(settings, storage, listener, key_file, new_key).run())
+
+
+def _shared_directory(data_dir: Path) -> Path:
+    """An empty directory by which processes share their figures: in memory where the system has such a place,
+    since what is mapped from a disk suffers when that is full."""
+    name = f"ringbearer-{hashlib.sha256(bytes(data_dir)).hexdigest()[:16]}"
+    for directory in (_MEMORY / name, data_dir / "run" / "metrics"):
+        shutil.rmtree(directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            directory.mkdir(parents=directory.is_relative_to(data_dir), mode=0o700)
+            return directory
+    raise ConfigurationError(
+        f"no directory for metrics can be made in {_MEMORY} or {data_dir}: make one of them writable"
+    )
 
 
 def _lock(path: Path) -> TextIO:
@@ -106,7 +122,8 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         ours, theirs = os.pipe()
-        environment = self._environment(ours)
+        metrics = _shared_directory(self._settings.data_dir.absolute())
+        environment = self._environment(ours, metrics)
         serve = self._fleet("serve", environment, (ours, self._listener.fileno()))
         work = self._fleet("work", environment, (ours,))
         fewest, most = self._settings.worker_bounds
@@ -135,6 +152,7 @@ class _Supervisor:
         await signals.stop()
         os.close(ours)
         os.close(theirs)
+        shutil.rmtree(metrics, ignore_errors=True)
 
     def _follow(self, work: Fleet) -> Callable[[], Awaitable[None]]:
         """Run as many workers as this machine's share of the wanted number is."""
@@ -147,10 +165,7 @@ class _Supervisor:
 
         return follow
 
-    def _environment(self, pipe: int) -> dict[str, str]:
-        metrics = self._settings.data_dir.absolute() / "run" / "metrics"
-        shutil.rmtree(metrics, ignore_errors=True)
-        metrics.mkdir(parents=True)
+    def _environment(self, pipe: int, metrics: Path) -> dict[str, str]:
         return {
             **os.environ,
             **_as_environment(self._settings),

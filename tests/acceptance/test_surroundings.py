@@ -3,7 +3,9 @@
 The faults and invariants carry the numbers under which they are listed in `chaos/invariants.py`.
 """
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +82,20 @@ def test_a_full_disk_refuses_publishers_and_loses_nothing(small_disk: Path, tmp_
     assert verdict.lost == verdict.pending == 0
     refused = {said.detail[:3] for said in rig.said() if said.what == "refused"}
     assert refused == {"503"}
+
+
+def test_metrics_without_a_place_end_a_process_with_a_reason(small_disk: Path) -> None:
+    """They are mapped from files; a hole in a file would end it by SIGBUS, later and without a word."""
+    program = "from ringbearer.monitor.prometheus import PrometheusMetrics as Metrics, Telemetry; Metrics(Telemetry())"
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(small_disk)}
+    filler = _fill(small_disk)
+    for expected in (1, 0):
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == expected, done.stderr
+        assert ("make room" in done.stderr) == bool(expected)
+        filler.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("step", ["+1h", "-1h"])

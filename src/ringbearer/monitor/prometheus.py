@@ -6,6 +6,7 @@ With PROMETHEUS_MULTIPROC_DIR set (as `ringbearer up` does), the figures are tho
 import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from ringbearer import clock
 from ringbearer.domain.events import LANES
-from ringbearer.errors import StoreUnavailable
+from ringbearer.errors import ConfigurationError, StoreUnavailable
 from ringbearer.storage.base import Storage
 from ringbearer.telemetry import (
     AttemptsMade,
@@ -47,6 +48,25 @@ from ringbearer.telemetry import (
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
 _CACHE_LATENCY = (1e-6, 2e-6, 5e-6, 1e-5, 1e-4, 5e-4, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1, 5)
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_SHARED_KINDS = ("counter", "histogram", "gauge_livesum", "gauge_livemax")
+_SHARED_BYTES = 1 << 18  # several times what all names with all their labels take
+
+
+def _reserve(directory: Path) -> None:
+    """Have the files that this process shares its figures by written in full, before they are mapped to memory.
+
+    The client library makes them with holes; a hole that finds its file system full ends the process by SIGBUS.
+    """
+    for kind in _SHARED_KINDS:
+        path = directory / f"{kind}_{os.getpid()}.db"
+        try:
+            with path.open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, _SHARED_BYTES)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the metrics of this process have no place in {directory}: {error.strerror}; "
+                f"it needs {len(_SHARED_KINDS) * _SHARED_BYTES >> 20} MiB there, make room for them"
+            ) from error
 
 
 class PrometheusMetrics:
@@ -55,6 +75,8 @@ class PrometheusMetrics:
     def __init__(self, telemetry: Telemetry, *, registry: CollectorRegistry | None = None) -> None:
         # Several processes share their figures by files, which the client library keys by its own registry.
         self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        if self._shared:
+            _reserve(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         self.registry = registry or CollectorRegistry()
         where = self.registry
 
