@@ -161,10 +161,13 @@ class Services:
         return season.state(moment).phase == "peak"
 
     async def _follow_order(self) -> None:
-        ledger, now = self.storage.ledger, clock.now()
-        await asyncio.to_thread(ledger.flows.exchange, now=now)
-        await asyncio.to_thread(ledger.parking.follow, now=now)
-        await asyncio.to_thread(self.steering.follow, now=now)
+        await asyncio.to_thread(self._follow_order_once, clock.now())
+
+    def _follow_order_once(self, now: int) -> None:
+        ledger = self.storage.ledger
+        ledger.flows.exchange(now=now)
+        ledger.parking.follow(now=now)
+        self.steering.follow(now=now)
         if self.steering.connections is not None:
             self.storage.database.limit_connections(self.steering.connections.most)
 
@@ -185,10 +188,6 @@ class Services:
     def leadership(self, name: str, duties: list[Duty]) -> Leadership:
         """This process's campaign for a lease, with what it does while it holds it."""
         return Leadership(nodes=self.storage.nodes, name=name, holder=self.node_id, duties=duties)
-
-    async def follow_breakers(self) -> None:
-        """Tell other workers of circuits that moved here, and hear of those that moved there."""
-        await asyncio.to_thread(self.breakers.follow)
 
     def degraded(self) -> dict[str, str]:
         """Parts that do not work as they should, and that deliveries can do without; blocks."""
@@ -420,7 +419,7 @@ async def _work(services: Services) -> None:
         services.tracing.start()
     presence.start()
     leadership.start()
-    tending = _tending(services, processor, optimizer)
+    tending = _tending(services, processor, optimizer, loop)
     for looper in tending:
         looper.start()
     commands = CommandFollower(
@@ -461,7 +460,10 @@ async def _resume_parallelism(services: Services, processor: HighPerformanceWebh
 
 
 def _tending(
-    services: Services, processor: HighPerformanceWebhookProcessor, optimizer: WebhookQueueOptimizer
+    services: Services,
+    processor: HighPerformanceWebhookProcessor,
+    optimizer: WebhookQueueOptimizer,
+    loop: WorkLoop,
 ) -> list[Looper]:
     """What keeps a worker's processor in step with the others, and with what it meets."""
 
@@ -475,19 +477,20 @@ def _tending(
             await processor.optimize_memory_usage()
 
     async def park() -> None:
-        await asyncio.to_thread(optimizer.park_crowded, now=clock.now())
+        if loop.crowded:
+            await asyncio.to_thread(optimizer.park_crowded, now=clock.now())
 
     async def tune() -> None:
         await processor.optimize_http_connections(ahead=services.steering.season_state.phase == "peak")
         await processor.optimize_retry_backoff_strategies()
         services.breakers.forget_closed(before=clock.now() - CIRCUIT_SECONDS * clock.SECOND)
 
-    async def follow() -> None:
-        await services.follow_breakers()
-        await asyncio.to_thread(processor.park)
+    def follow() -> None:
+        services.breakers.follow()
+        processor.park()
 
     return [
-        Looper("breakers", follow, interval=_FOLLOW_SECONDS),
+        Looper("breakers", partial(asyncio.to_thread, follow), interval=_FOLLOW_SECONDS),
         Looper("parker", park, interval=_FOLLOW_SECONDS),
         Looper("memory", watch_memory, interval=_MEMORY_SECONDS),
         Looper("tuner", tune, interval=_TUNE_SECONDS),
