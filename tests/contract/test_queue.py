@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -90,34 +89,6 @@ def test_quotas_are_kept_and_what_is_left_goes_round(storage: Storage, queue: Qu
     assert len(claim(queue, 0, 0, 0, 10)) == 5
 
 
-def test_a_tiers_reserve_holds_while_others_flood_the_queue(storage: Storage, queue: Queue) -> None:
-    """Four suppliers send twice as much as can be done; a premium one, of weight six, is sure of six parts in ten."""
-    storage.ledger.flows.weigh({"standard": 1.0, "premium": 6.0, "enterprise": 4.0})
-    capacity = 50
-
-    def round_of(premium: int) -> Counter[str]:
-        made = [admission(f"ep_crowd{n % 4}", supplier_id=f"crowd{n % 4}") for n in range(2 * capacity)]
-        reserved = [admission("ep_studio", supplier_id="studio") for _ in range(premium)]
-        for each in reserved:
-            each.tier = "premium"
-        storage.ledger.accept(made + reserved)
-        queue.push(len(made) + premium, made + reserved)
-        queue.close()
-        # As if a second had passed: the lanes' virtual times are written down and read again.
-        storage.ledger.flows._next_raise = storage.ledger.flows._next_read = 0.0
-        return Counter(lease.supplier_id for lease in claim(queue, 0, 0, capacity, 0))
-
-    round_of(25)  # shows that there is more than can be done
-    within = [round_of(25) for _ in range(8)]
-    assert all(got.total() == capacity for got in within)
-    assert sum(got["studio"] for got in within) >= 8 * 25 - 8, "what is within its reserve does not wait"
-    round_of(100)
-    beyond = [round_of(100) for _ in range(8)]
-    assert sum(got["studio"] for got in beyond) == pytest.approx(8 * 30, abs=16)
-    for number in range(4):
-        assert sum(got[f"crowd{number}"] for got in beyond) == pytest.approx(8 * 5, abs=10)
-
-
 def test_claims_at_once_share_nothing(storage: Storage, queue: Queue) -> None:
     accept(storage, queue, *(0, 1, 2, 3) * 30)
 
@@ -139,6 +110,23 @@ def test_settling_says_what_was_still_held(storage: Storage, queue: Queue) -> No
     assert queue.settle([outcome(first), outcome(second)], now=now) == {second.delivery_id}
     assert queue.extend([first, third], until=now) == {third.delivery_id}
     assert queue.settle([], now=now) == set()
+
+
+def test_settling_and_claiming_at_once_lets_go_what_it_claims(storage: Storage, bell: RecordingBell) -> None:
+    queue = DatabaseQueue(storage.ledger, bell)
+    first, second = (admission("ep_1", ordering_key="wedding") for _ in range(2))
+    storage.ledger.accept([first, second])
+    storage.ledger.accept([admission("ep_2")])
+    lost, held = sorted(claim(queue), key=lambda lease: lease.endpoint_id, reverse=True)
+    queue.settle([outcome(lost)], now=clock.now())
+    now = clock.now()
+    demand = Demand(quotas=(9, 9, 9, 9), worker="w", until=now + 60 * clock.SECOND)
+    settled, leases = queue.settle_and_claim([outcome(held), outcome(lost)], demand, now=now)
+    assert settled == {held.delivery_id}
+    assert [lease.event_id for lease in leases] == [second.event_id]
+    assert leases[0].data == second.data
+    assert counted(storage) == {(leases[0].lane, State.LEASED): 1}
+    assert rows(storage) == {(leases[0].lane, State.LEASED): 1}
 
 
 def test_released_leases_come_again_and_ring(storage: Storage, queue: Queue, bell: RecordingBell) -> None:

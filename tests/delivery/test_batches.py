@@ -1,14 +1,14 @@
 """The optimizer's batch is the worker's loop: what it claims it sees through, in the running worker and alone."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from contract.making import counted
 from delivery.stage import LONG, Stage
 from ringbearer import clock
-from ringbearer.domain.deliveries import Lease, State
+from ringbearer.domain.deliveries import Lease, Outcome, State
 from ringbearer.domain.endpoints import RateLimit
 from ringbearer.misbehaving import OK, Rogue, Rogues, never_answers, says
 from ringbearer.queue.base import Demand, Queue
@@ -113,6 +113,12 @@ class Recording(DatabaseQueue):
     def claim(self, demand: Demand) -> list[Lease]:
         self.asked.append(list(demand.quotas))
         return super().claim(demand)
+
+    def settle_and_claim(
+        self, outcomes: Sequence[Outcome], demand: Demand, *, now: int
+    ) -> tuple[set[str], list[Lease]]:
+        self.asked.append(list(demand.quotas))
+        return super().settle_and_claim(outcomes, demand, now=now)
 
 
 def test_a_worker_follows_the_plan_while_it_runs(storage: Storage, receiver: Rogue) -> None:

@@ -45,6 +45,12 @@ class Queue(ABC):
     def settle(self, outcomes: Sequence[Outcome], *, now: int) -> set[str]:
         """Write down what became of leases; returns the ids of those that were still held."""
 
+    def settle_and_claim(
+        self, outcomes: Sequence[Outcome], demand: Demand, *, now: int
+    ) -> tuple[set[str], list[Lease]] | None:
+        """Both in one transaction; None, and nothing was done, where the queue cannot do that."""
+        return None
+
     @abstractmethod
     def extend(self, leases: Sequence[Lease], *, until: int) -> set[str]:
         """Hold leases longer; returns the ids of those that were still held."""

@@ -25,6 +25,13 @@ class DatabaseQueue(Queue):
     def settle(self, outcomes: Sequence[Outcome], *, now: int) -> set[str]:
         return self._ledger.settle(outcomes, now=now)
 
+    def settle_and_claim(
+        self, outcomes: Sequence[Outcome], demand: Demand, *, now: int
+    ) -> tuple[set[str], list[Lease]]:
+        return self._ledger.settle_and_claim(
+            outcomes, demand.quotas, worker=demand.worker, until=demand.until, now=now
+        )
+
     def extend(self, leases: Sequence[Lease], *, until: int) -> set[str]:
         return self._ledger.extend(leases, until=until)
 

@@ -34,6 +34,9 @@ _FRESH_GAP = (
 _FEW = 16
 _NEW = clock.SECOND // 4  # microseconds; whoever waits no longer is not of the backlog
 _BRISK = 128  # is claimed and settled at a time while some who are new come beside a backlog: they wait for the next turn
+_BRISK_PACE = (
+    16_000  # deliveries per second of a claim's duration: fewer would take longer to get than to send
+)
 _SIP = 32  # how much is claimed next when most of a claim had to be put back
 _IN_VAIN = 0.9  # of a claim that is put back
 _LONGEST_SIP_GAP = 0.25  # seconds between such claims at most, as long as nothing new is heard of
@@ -299,7 +302,9 @@ class WorkLoop:
             until=clock.now() + self._lease,
         )
         try:
-            leases = self._queue.claim(demand)
+            leases = self._settle_and_claim(demand)
+            if leases is None:
+                leases = self._queue.claim(demand)
         except Exception as error:
             self._failed("claim", error)
             self._next_claim = now + _STORE_PAUSE
@@ -350,6 +355,31 @@ class WorkLoop:
         self._unsettled += outcomes
 
     # ── settling ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _settle_and_claim(self, demand: Demand) -> list[Lease] | None:
+        """Claim in the transaction that writes down what came to an end: one turn at the store for both.
+
+        None when nothing was done, since that is not worth it or not possible.
+        """
+        if len(self._unsettled) < _FEW:
+            return None
+        self._disable_gone()
+        batch, began = self._unsettled[: self._most_settled()], clock.monotonic()
+        failpoints.reach("worker.settling")
+        try:
+            both = self._queue.settle_and_claim(batch, demand, now=clock.now())
+        except StoreUnavailable:
+            raise
+        except Exception:  # settling by itself finds out which outcome it is, and logs that
+            _log.debug("a batch of outcomes cannot be stored beside a claim", exc_info=True)
+            return None
+        if both is None:
+            return None
+        settled, leases = both
+        failpoints.reach("worker.settled")
+        self._processor.report()
+        self._settled(batch, settled, began)
+        return leases
 
     def _settle_when_due(self) -> None:
         if not self._unsettled:

@@ -75,6 +75,11 @@ class Flows:
         with self._lock:
             self._order.tier_weights = dict(tier_weights)
 
+    @property
+    def behind(self) -> bool:
+        """Whether what is known of the lanes' virtual times is not fresh."""
+        return clock.monotonic() >= self._next_read
+
     def follow_clocks(self, connection: Connection) -> None:
         """Read the lanes' virtual times, if what is known of them is not fresh."""
         now = clock.monotonic()

@@ -13,8 +13,19 @@ import msgspec
 from sqlalchemy import Connection, Row, TextClause
 
 from ringbearer.domain.deliveries import Content, Lease, Outcome, State
-from ringbearer.domain.events import Priority
-from ringbearer.domain.suppliers import Tier
+from ringbearer.storage.batches import (
+    NONE,
+    Claimed,
+    Made,
+    Moves,
+    Settling,
+    Written,
+    fence,
+    leases_of,
+    text,
+)
+from ringbearer.storage.batches import Accepted as Accepted
+from ringbearer.storage.batches import Admission as Admission
 from ringbearer.storage.database import Database
 from ringbearer.storage.flows import Flows
 from ringbearer.storage.parking import Parking
@@ -22,61 +33,11 @@ from ringbearer.storage.ranking import Ranking
 from ringbearer.storage.statements import Selection, Statements
 
 _SHARDS = 16  # of the depth counters, so that processes seldom wait for each other's row
-_GONE = frozenset({State.DELIVERED, State.CANCELLED})  # states without a job
-_CLOSED = _GONE | {State.DEAD}  # states that the delivery itself shows, and that let its ordering key go on
-
 _PLACED = frozenset({State.READY, State.WAITING})  # states with a place in the order
 
-_encode = msgspec.json.Encoder().encode
 _Rows = Sequence[
     Row[*tuple[Any, ...]]
 ]  # what a textual statement answers: its columns are known to the statement only
-_Moves = Counter[tuple[int, str]]
-"""How many jobs each lane and state gains."""
-
-
-class Admission(msgspec.Struct, kw_only=True, gc=False):
-    """An event that publishing has checked, matched and ranked, on its way into the store."""
-
-    event_id: str
-    supplier_id: str
-    type: str
-    timestamp: str
-    data: str
-    lane: int
-    accepted_at: int
-    endpoints: tuple[tuple[str, bool], ...]
-    """The id of each endpoint that wants it, and whether that endpoint is enabled."""
-    deliver_at: int | None = None
-    ordering_key: str | None = None
-    own_keys: dict[str, str | None] = {}
-    """The ordering key for endpoints (by id) that do not go by the event's."""
-    idempotency_key: str | None = None
-    fingerprint: str = ""
-    """A digest of what the publisher said: what tells a repetition from a contradiction."""
-    occasion_date: str | None = None
-    tier: Tier = "standard"
-    asked: Priority | None = None
-    """The priority that the publisher asked for."""
-    reason: str | None = None
-    """The name of the rule that chose the lane, if one did."""
-    tags: str | None = None
-    trace: str | None = None
-    """The trace that it belongs to, as `domain.traces` keeps it."""
-    trace_parent: str = ""
-    """The publisher's own span, where the one in `trace` is ours."""
-    ranks: list[int | None] = []
-    """The rank of each endpoint's delivery, None for one that is not ready; filled in when it is stored."""
-
-
-class Accepted(msgspec.Struct, kw_only=True, gc=False):
-    """What became of an admission."""
-
-    event_id: str
-    deliveries: int
-    duplicate: bool = False
-    contradiction: bool = False
-    """The idempotency key stands for an event with another body; nothing was stored."""
 
 
 class Depth(msgspec.Struct, frozen=True):
@@ -105,18 +66,24 @@ class Ledger:
 
         When this returns, what was accepted survives the loss of power.
         """
+        made = None
+        if all(a.idempotency_key is None for a in admissions):  # then all of them are new
+            if self.flows.behind:
+                with self._database.read() as connection:
+                    self.flows.follow_clocks(connection)
+            made = self._make(admissions)
         with self._database.write() as connection:
-            return self.accept_within(connection, admissions)
+            if made is None:
+                return self.accept_within(connection, admissions)
+            self._insert(connection, made)
+        return [a.accepted() for a in admissions]
 
     def accept_within(self, connection: Connection, admissions: Sequence[Admission]) -> list[Accepted]:
         """The same within the caller's transaction."""
         known = self._claim_keys(connection, admissions)
-        fresh = [a for a in admissions if a.event_id not in known]
-        self._insert(connection, fresh)
-        return [
-            known.get(a.event_id) or Accepted(event_id=a.event_id, deliveries=len(a.endpoints))
-            for a in admissions
-        ]
+        self.flows.follow_clocks(connection)
+        self._insert(connection, self._make([a for a in admissions if a.event_id not in known]))
+        return [known.get(a.event_id) or a.accepted() for a in admissions]
 
     def _claim_keys(self, connection: Connection, admissions: Sequence[Admission]) -> dict[str, Accepted]:
         """Write down the batch's idempotency keys; returns the answers for events whose key was taken."""
@@ -147,12 +114,12 @@ class Ledger:
                 )
         return known
 
-    def _insert(self, connection: Connection, admissions: Sequence[Admission]) -> None:
+    def _make(self, admissions: Sequence[Admission]) -> Made:
+        """The rows of events and jobs, put together while nobody has to wait for it."""
         events: list[tuple[object, ...]] = []
         jobs: list[tuple[object, ...]] = []
-        moved: _Moves = Counter()
+        moved: Moves = Counter()
         ordered: set[tuple[str, str]] = set()
-        self.flows.follow_clocks(connection)
         for a in admissions:
             events.append(
                 (
@@ -207,16 +174,19 @@ class Ledger:
                         reason,
                     )
                 )
-        if ordered:
-            self._database.lock_ordering(connection, [f"{e}/{k}" for e, k in ordered])
-        if events:
-            _run(connection, self._sql.insert_events, events)
-        if jobs:
-            rows = {"rows": _text(jobs)}
+        return Made(text(events), text(jobs), moved, ordered)
+
+    def _insert(self, connection: Connection, made: Made) -> None:
+        if made.ordered:
+            self._database.lock_ordering(connection, [f"{e}/{k}" for e, k in made.ordered])
+        if made.events != NONE:
+            connection.execute(self._sql.insert_events, {"rows": made.events})
+        if made.jobs != NONE:
+            rows = {"rows": made.jobs}
             connection.execute(self._sql.insert_deliveries, rows)
             connection.execute(self._sql.insert_jobs, rows)
-        moved.update(self._promote(connection, ordered))
-        self._count(connection, moved)
+        made.moved.update(self._promote(connection, made.ordered))
+        self._count(connection, made.moved)
 
     def _parked(self, admission: Admission, states: list[State]) -> dict[str, tuple[int, str]]:
         """When those are due that cannot be sent now, and why; their states become scheduled."""
@@ -243,17 +213,31 @@ class Ledger:
 
         What one lane leaves of its quota goes to the other lanes, most important first.
         """
-        parameters: dict[str, object] = {"worker": worker, "until": until}
         with self._database.write(durable=False) as connection:
-            lanes = {f"n{lane}": quota for lane, quota in enumerate(quotas)}
-            taken = self._take(connection, self._sql.claim, parameters | lanes)
-            spare = sum(quotas) - len(taken)
-            got = Counter(row.lane for row in taken)
-            if spare and any(got[lane] == quota for lane, quota in enumerate(quotas)):  # more may be there
-                taken += self._take(connection, self._sql.claim_more, parameters | {"spare": spare})
-            if not taken:
-                return []
-            return self._leased(connection, taken, {}, worker)
+            taken, contents = self._claim(connection, quotas, worker, until)
+        return leases_of(taken, contents, worker)
+
+    def settle_and_claim(
+        self, outcomes: Sequence[Outcome], quotas: Sequence[int], *, worker: str, until: int, now: int
+    ) -> tuple[set[str], list[Lease]]:
+        """`settle`, then `claim`, in one transaction: what this lets go can be claimed by it."""
+        settling = Settling.of(outcomes, now)
+        with self._database.write() as connection:
+            settled = self._settle(connection, settling)
+            taken, contents = self._claim(connection, quotas, worker, until)
+        return settled, leases_of(taken, contents, worker)
+
+    def _claim(
+        self, connection: Connection, quotas: Sequence[int], worker: str, until: int
+    ) -> tuple[list[Claimed], Mapping[str, Content]]:
+        parameters: dict[str, object] = {"worker": worker, "until": until}
+        lanes = {f"n{lane}": quota for lane, quota in enumerate(quotas)}
+        taken = self._take(connection, self._sql.claim, parameters | lanes)
+        spare = sum(quotas) - len(taken)
+        got = Counter(row.lane for row in taken)
+        if spare and any(got[lane] == quota for lane, quota in enumerate(quotas)):  # more may be there
+            taken += self._take(connection, self._sql.claim_more, parameters | {"spare": spare})
+        return taken, self._book(connection, taken, {}) if taken else {}
 
     def lease(
         self, delivery_ids: Sequence[str], *, worker: str, until: int, contents: Mapping[str, Content]
@@ -262,15 +246,17 @@ class Ledger:
 
         `contents` are those events' that need not be read any more.
         """
-        parameters = {"rows": _text([(i,) for i in delivery_ids]), "worker": worker, "until": until}
+        parameters = {"rows": text([(i,) for i in delivery_ids]), "worker": worker, "until": until}
         with self._database.write(durable=False) as connection:
             taken = self._take(connection, self._sql.claim_these, parameters)
-            return self._leased(connection, taken, contents, worker) if taken else []
+            found = self._book(connection, taken, contents) if taken else {}
+        return leases_of(taken, found, worker)
 
-    def _leased(
-        self, connection: Connection, taken: list["_Claimed"], contents: Mapping[str, Content], worker: str
-    ) -> list[Lease]:
-        moved: _Moves = Counter()
+    def _book(
+        self, connection: Connection, taken: list[Claimed], contents: Mapping[str, Content]
+    ) -> Mapping[str, Content]:
+        """Count what was just leased, and bring it into its order; returns what its events say."""
+        moved: Moves = Counter()
         for row in taken:
             moved[row.lane, State.READY] -= 1
             moved[row.lane, State.LEASED] += 1
@@ -282,13 +268,11 @@ class Ledger:
             for event_id, *content in _run(connection, self._sql.load_events, sorted(events)):
                 found[event_id] = Content(*content)
         self._count(connection, moved)
-        return [_lease(row, found[row.event_id], worker) for row in taken]
+        return found
 
     @staticmethod
-    def _take(
-        connection: Connection, statement: TextClause, parameters: dict[str, object]
-    ) -> list["_Claimed"]:
-        return [_Claimed(*row) for row in connection.execute(statement, parameters).all()]
+    def _take(connection: Connection, statement: TextClause, parameters: dict[str, object]) -> list[Claimed]:
+        return [Claimed(*row) for row in connection.execute(statement, parameters).all()]
 
     def settle(self, outcomes: Sequence[Outcome], *, now: int) -> set[str]:
         """Write down what became of leases, with their attempts; returns the ids that really changed.
@@ -296,47 +280,39 @@ class Ledger:
         An outcome whose lease was lost in between (another attempt number, another worker, not leased) changes
         nothing.
         """
-        outcomes = _newest(outcomes)
-        finished = [o for o in outcomes if o.state in _GONE]
-        kept = [o for o in outcomes if o.state not in _GONE]
-        ordered = {
-            (o.lease.endpoint_id, o.lease.ordering_key)
-            for o in outcomes
-            if o.lease.ordering_key is not None and o.state in _CLOSED
-        }
-        settled: set[str] = set()
-        moved: _Moves = Counter()
+        settling = Settling.of(outcomes, now)
         with self._database.write() as connection:
-            if ordered:
-                self._database.lock_ordering(connection, [f"{e}/{k}" for e, k in ordered])
-            if finished:
-                for delivery_id, lane in _run(
-                    connection, self._sql.finish, [_fence(o.lease) for o in finished]
-                ):
-                    settled.add(delivery_id)
-                    moved[lane, State.LEASED] -= 1
-            if kept:
-                rows = [(*_fence(o.lease), o.state, o.due_at, 0 if o.record else 1, o.reason) for o in kept]
-                for delivery_id, lane, state in _run(connection, self._sql.put_back, rows):
-                    settled.add(delivery_id)
-                    moved[lane, State.LEASED] -= 1
-                    moved[lane, state] += 1
-            if len(settled) != len(outcomes):
-                outcomes = [o for o in outcomes if o.lease.delivery_id in settled]
-            records = [_attempt_row(o) for o in outcomes if o.record is not None]
-            if records:
-                _run(connection, self._sql.insert_attempts, records)
-            closed = [_closing_row(o, now) for o in outcomes if o.state in _CLOSED]
-            if closed:
-                self._close(connection, closed)
-            moved.update(self._promote(connection, ordered))
-            self._count(connection, moved)
+            return self._settle(connection, settling)
+
+    def _settle(self, connection: Connection, settling: Settling) -> set[str]:
+        settled: set[str] = set()
+        moved: Moves = Counter()
+        outcomes, ordered, written = settling.outcomes, settling.ordered, settling.written
+        if ordered:
+            self._database.lock_ordering(connection, [f"{e}/{k}" for e, k in ordered])
+        if settling.finished != NONE:
+            for delivery_id, lane in connection.execute(self._sql.finish, {"rows": settling.finished}):
+                settled.add(delivery_id)
+                moved[lane, State.LEASED] -= 1
+        if settling.kept != NONE:
+            for delivery_id, lane, state in connection.execute(self._sql.put_back, {"rows": settling.kept}):
+                settled.add(delivery_id)
+                moved[lane, State.LEASED] -= 1
+                moved[lane, state] += 1
+        if len(settled) != len(outcomes):  # some leases were lost
+            written = Written.of([o for o in outcomes if o.lease.delivery_id in settled], settling.now)
+        if written.attempts != NONE:
+            connection.execute(self._sql.insert_attempts, {"rows": written.attempts})
+        if written.closing != NONE:
+            self._close(connection, written)
+        moved.update(self._promote(connection, ordered))
+        self._count(connection, moved)
         return settled
 
-    def _close(self, connection: Connection, rows: Sequence[tuple[str, str, int, str | None, int]]) -> None:
+    def _close(self, connection: Connection, written: Written) -> None:
         # The bounds let PostgreSQL leave out the days it need not look at, before it begins.
-        low, high = min(r[0] for r in rows), max(r[0] for r in rows)
-        connection.execute(self._sql.close_deliveries, {"rows": _text(rows), "low": low, "high": high})
+        parameters = {"rows": written.closing, "low": written.low, "high": written.high}
+        connection.execute(self._sql.close_deliveries, parameters)
 
     def release(self, leases: Sequence[Lease]) -> int:
         """Give leases back unsent, ready at once, their attempt unspent; returns how many were still held."""
@@ -345,7 +321,7 @@ class Ledger:
 
     def extend(self, leases: Sequence[Lease], *, until: int) -> set[str]:
         """Keep leases longer; returns the ids that were still held."""
-        rows = [(*_fence(lease), until) for lease in leases]
+        rows = [(*fence(lease), until) for lease in leases]
         if not rows:
             return set()
         with self._database.write(durable=False) as connection:
@@ -404,8 +380,9 @@ class Ledger:
                 return 0
             _run(connection, self._sql.delete_jobs, [(job.delivery_id,) for job in jobs])
             reason = "its endpoint was deleted"
-            self._close(connection, [(j.delivery_id, State.CANCELLED, j.attempt, reason, now) for j in jobs])
-            moved: _Moves = Counter()
+            closing = [(j.delivery_id, State.CANCELLED, j.attempt, reason, now) for j in jobs]
+            self._close(connection, Written.closed(closing))
+            moved: Moves = Counter()
             moved.subtract((j.lane, j.state) for j in jobs)
             moved.update(self._promote(connection, _ordered(jobs)))
             self._count(connection, moved)
@@ -445,8 +422,8 @@ class Ledger:
         if not delivery_ids:
             return 0
         ids = [(delivery_id,) for delivery_id in delivery_ids]
-        window = {"rows": _text(ids), "low": min(delivery_ids), "high": max(delivery_ids)}
-        moved: _Moves = Counter()
+        window = {"rows": text(ids), "low": min(delivery_ids), "high": max(delivery_ids)}
+        moved: Moves = Counter()
         jobs = self._pick(connection, self._sql.revivable.take, {"rows": window["rows"]})
         if jobs:
             rows = []
@@ -509,7 +486,7 @@ class Ledger:
                 return 0
         with self._database.write() as connection:
             jobs = self._pick(connection, which.take, parameters)
-            moved: _Moves = Counter()
+            moved: Moves = Counter()
             rows = []
             waiting = []
             targets = [target(job) for job in jobs]
@@ -545,14 +522,14 @@ class Ledger:
     def _pick(connection: Connection, statement: TextClause, parameters: dict[str, object]) -> list["_Job"]:
         return [_Job(*row) for row in connection.execute(statement, parameters).all()]
 
-    def _promote_under_lock(self, connection: Connection, ordered: set[tuple[str, str]]) -> _Moves:
+    def _promote_under_lock(self, connection: Connection, ordered: set[tuple[str, str]]) -> Moves:
         if ordered:
             self._database.lock_ordering(connection, [f"{e}/{k}" for e, k in ordered])
         return self._promote(connection, ordered)
 
-    def _promote(self, connection: Connection, ordered: Iterable[tuple[str, str]]) -> _Moves:
+    def _promote(self, connection: Connection, ordered: Iterable[tuple[str, str]]) -> Moves:
         """Of each endpoint and ordering key that has nothing on its way, let the first that waits go."""
-        moved: _Moves = Counter()
+        moved: Moves = Counter()
         pairs = list(ordered)
         if pairs:
             for lane, state in _run(connection, self._sql.promote, pairs):
@@ -560,24 +537,10 @@ class Ledger:
                 moved[lane, state] += 1
         return moved
 
-    def _count(self, connection: Connection, moved: _Moves) -> None:
+    def _count(self, connection: Connection, moved: Moves) -> None:
         rows = sorted((self._shard, lane, state, n) for (lane, state), n in moved.items() if n)
         if rows:
             _run(connection, self._sql.count, rows)
-
-
-class _Claimed(NamedTuple):
-    delivery_id: str
-    event_id: str
-    endpoint_id: str
-    supplier_id: str
-    attempt: int
-    lane: int
-    rank: int
-    attempt_base: int
-    ordering_key: str | None
-    accepted_at: int
-    ready_at: int
 
 
 class _Job(NamedTuple):
@@ -606,70 +569,11 @@ def _let_go(job: _Job) -> State:
     return State.READY if job.due_at is None else State.SCHEDULED
 
 
-def _newest(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-    """One outcome of each delivery: a worker that lost a lease and got it again may come to know two of them."""
-    newest: dict[str, Outcome] = {}
-    for outcome in outcomes:
-        known = newest.get(outcome.lease.delivery_id)
-        if known is None or outcome.lease.attempt > known.lease.attempt:
-            newest[outcome.lease.delivery_id] = outcome
-    return outcomes if len(newest) == len(outcomes) else list(newest.values())
-
-
 def _ordered(jobs: Iterable[_Job]) -> set[tuple[str, str]]:
     return {(job.endpoint_id, job.ordering_key) for job in jobs if job.ordering_key is not None}
 
 
-def _lease(row: _Claimed, content: Content, worker: str) -> Lease:
-    return Lease(
-        delivery_id=row.delivery_id,
-        event_id=row.event_id,
-        endpoint_id=row.endpoint_id,
-        supplier_id=row.supplier_id,
-        lane=row.lane,
-        attempt=row.attempt,
-        attempt_base=row.attempt_base,
-        worker=worker,
-        ordering_key=row.ordering_key,
-        accepted_at=row.accepted_at,
-        ready_at=row.ready_at,
-        event_type=content.type,
-        timestamp=content.timestamp,
-        data=content.data,
-        trace=content.trace,
-    )
-
-
-def _fence(lease: Lease) -> tuple[str, int, str]:
-    return lease.delivery_id, lease.attempt, lease.worker
-
-
-def _attempt_row(outcome: Outcome) -> tuple[object, ...]:
-    record = outcome.record
-    assert record is not None
-    return (
-        outcome.lease.delivery_id,
-        outcome.lease.attempt,
-        record.started_at,
-        record.duration,
-        record.status_code,
-        record.error,
-        record.response_body,
-        record.response_headers,
-        record.timing,
-    )
-
-
-def _closing_row(outcome: Outcome, now: int) -> tuple[str, str, int, str | None, int]:
-    spent = outcome.lease.attempt if outcome.record is not None else outcome.lease.attempt - 1
-    return outcome.lease.delivery_id, outcome.state, spent, outcome.reason, now
-
-
-def _text(rows: Sequence[Sequence[object]]) -> str:
-    return _encode(rows).decode()
-
-
 def _run(connection: Connection, statement: TextClause, rows: Sequence[Sequence[object]]) -> _Rows:
     """Run a statement over a batch; returns the rows that it answers with, if it answers with any."""
-    result = connection.execute(statement, {"rows": _text(rows)})
+    result = connection.execute(statement, {"rows": text(rows)})
     return result.all() if result.returns_rows else []
