@@ -1,6 +1,8 @@
 """The composition: opens the store, queue, cache and limits that the settings name, wires them, runs a worker."""
 
 import asyncio
+import contextlib
+import ctypes
 import logging
 import os
 import resource
@@ -74,6 +76,8 @@ _TRIM_SECONDS = 15.0  # between two times that memory is given back: each holds 
 _TUNE_SECONDS = 60.0
 _FOLLOW_SECONDS = 0.5  # between two looks at circuits: twice this until all know what one found out
 _SWITCH_SECONDS = 0.001  # a thread that returns from the database gets the interpreter after at most this
+_M_ARENA_MAX = -8  # of malloc.h
+_ARENAS = 2  # heaps of the C library: with one for each of a dozen threads what one frees, no other uses
 _PLAN_SECONDS = 20.0  # between two looks whether the season's plan wants the cache warmed
 _SHARED_CACHE_SECONDS = 0.25  # what a Redis that hangs may cost a look-up: the store answers in less
 _STORE_SECONDS = 30.0  # that a worker waits for the store at its start
@@ -161,13 +165,10 @@ class Services:
         return season.state(moment).phase == "peak"
 
     async def _follow_order(self) -> None:
-        await asyncio.to_thread(self._follow_order_once, clock.now())
-
-    def _follow_order_once(self, now: int) -> None:
-        ledger = self.storage.ledger
-        ledger.flows.exchange(now=now)
-        ledger.parking.follow(now=now)
-        self.steering.follow(now=now)
+        ledger, now = self.storage.ledger, clock.now()
+        await asyncio.to_thread(ledger.flows.exchange, now=now)
+        await asyncio.to_thread(ledger.parking.follow, now=now)
+        await asyncio.to_thread(self.steering.follow, now=now)
         if self.steering.connections is not None:
             self.storage.database.limit_connections(self.steering.connections.most)
 
@@ -188,6 +189,10 @@ class Services:
     def leadership(self, name: str, duties: list[Duty]) -> Leadership:
         """This process's campaign for a lease, with what it does while it holds it."""
         return Leadership(nodes=self.storage.nodes, name=name, holder=self.node_id, duties=duties)
+
+    async def follow_breakers(self) -> None:
+        """Tell other workers of circuits that moved here, and hear of those that moved there."""
+        await asyncio.to_thread(self.breakers.follow)
 
     def degraded(self) -> dict[str, str]:
         """Parts that do not work as they should, and that deliveries can do without; blocks."""
@@ -243,6 +248,8 @@ def prepare_process(settings: Settings) -> None:
     """What every process of the service does first."""
     logs.configure(style=settings.log_format, level=settings.log_level)
     sys.setswitchinterval(_SWITCH_SECONDS)
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, _ARENAS)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each exchange in flight is an open file
 
@@ -419,7 +426,7 @@ async def _work(services: Services) -> None:
         services.tracing.start()
     presence.start()
     leadership.start()
-    tending = _tending(services, processor, optimizer, loop)
+    tending = _tending(services, processor, optimizer)
     for looper in tending:
         looper.start()
     commands = CommandFollower(
@@ -460,10 +467,7 @@ async def _resume_parallelism(services: Services, processor: HighPerformanceWebh
 
 
 def _tending(
-    services: Services,
-    processor: HighPerformanceWebhookProcessor,
-    optimizer: WebhookQueueOptimizer,
-    loop: WorkLoop,
+    services: Services, processor: HighPerformanceWebhookProcessor, optimizer: WebhookQueueOptimizer
 ) -> list[Looper]:
     """What keeps a worker's processor in step with the others, and with what it meets."""
 
@@ -477,20 +481,19 @@ def _tending(
             await processor.optimize_memory_usage()
 
     async def park() -> None:
-        if loop.crowded:
-            await asyncio.to_thread(optimizer.park_crowded, now=clock.now())
+        await asyncio.to_thread(optimizer.park_crowded, now=clock.now())
 
     async def tune() -> None:
         await processor.optimize_http_connections(ahead=services.steering.season_state.phase == "peak")
         await processor.optimize_retry_backoff_strategies()
         services.breakers.forget_closed(before=clock.now() - CIRCUIT_SECONDS * clock.SECOND)
 
-    def follow() -> None:
-        services.breakers.follow()
-        processor.park()
+    async def follow() -> None:
+        await services.follow_breakers()
+        await asyncio.to_thread(processor.park)
 
     return [
-        Looper("breakers", partial(asyncio.to_thread, follow), interval=_FOLLOW_SECONDS),
+        Looper("breakers", follow, interval=_FOLLOW_SECONDS),
         Looper("parker", park, interval=_FOLLOW_SECONDS),
         Looper("memory", watch_memory, interval=_MEMORY_SECONDS),
         Looper("tuner", tune, interval=_TUNE_SECONDS),

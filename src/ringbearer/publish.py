@@ -137,6 +137,11 @@ class Publisher:
         (accepted,) = await self.commit([admission])
         return accepted
 
+    def expect_room(self, events: int) -> None:
+        """Raise Overloaded if the first part of a batch of so many would be refused: nobody need read it then."""
+        if self._events_waiting + min(events, MAX_PART) > MAX_WAITING:
+            raise self._refused(events)
+
     async def publish_batch(
         self, events: Sequence[NewEvent | InvalidInput], trace: str | None = None
     ) -> list[Accepted | RingbearerError]:
@@ -148,7 +153,7 @@ class Publisher:
         StoreUnavailable when that is the first one, and InvalidInput for too many deliveries: then none was accepted.
         """
         suppliers = {event.supplier_id for event in events if isinstance(event, NewEvent)}
-        known = await asyncio.to_thread(self._cache.lookup, suppliers)
+        known = await self._known(suppliers)
         now, rules = clock.now(), self._rules()
         answers: list[RingbearerError | None] = []
         admissions = []
@@ -168,6 +173,16 @@ class Publisher:
         _check_fan_out(admissions)
         stored = iter(await self._commit_in_parts(admissions))
         return [next(stored) if answer is None else answer for answer in answers]
+
+    async def _known(self, supplier_ids: set[str]) -> dict[str, Subscriptions | None]:
+        """What the cache knows of these suppliers; only what is not in memory is worth another thread."""
+        known: dict[str, Subscriptions | None] = {}
+        for supplier_id in supplier_ids:
+            hit, subscriptions = self._cache.peek(supplier_id)
+            if hit:
+                known[supplier_id] = subscriptions
+        missing = supplier_ids - known.keys()
+        return known | await asyncio.to_thread(self._cache.lookup, missing) if missing else known
 
     async def _commit_in_parts(self, admissions: Sequence[Admission]) -> list[Accepted | RingbearerError]:
         found: list[Accepted | RingbearerError] = []
@@ -214,14 +229,15 @@ class Publisher:
             self._events_waiting + len(admissions) > MAX_WAITING
             or self._bytes_waiting + waiting.size > MAX_WAITING_BYTES
         ):
-            self._telemetry.emit(EventsRefused(len(admissions), "overloaded"))
-            raise Overloaded(
-                f"{self._events_waiting} events wait for the store already; try again in a moment"
-            )
+            raise self._refused(len(admissions))
         (self._small if waiting.small else self._batches).append(waiting)
         self._events_waiting += len(admissions)
         self._bytes_waiting += waiting.size
         self._arrived.set()
+
+    def _refused(self, events: int) -> Overloaded:
+        self._telemetry.emit(EventsRefused(events, "overloaded"))
+        return Overloaded(f"{self._events_waiting} events wait for the store already; try again in a moment")
 
     async def _commit_forever(self) -> None:
         loop = asyncio.get_running_loop()

@@ -115,7 +115,9 @@ class Ingest:
             await self._authorise(headers)
             kind = _expect_type(headers, b"application/x-ndjson", b"application/json", b"application/jsonl")
             raw = await _body(receive, headers, MAX_BATCH_BYTES)
-            events = [_event_or_error(part) for part in _parts(raw, array=kind == b"application/json")]
+            parts = _parts(raw, array=kind == b"application/json")
+            self._publisher.expect_room(len(parts))
+            events = [_event_or_error(part) for part in parts]
             answers = await self._publisher.publish_batch(events, self._trace(headers))
             response: Response = 202, _JSON, _encode(_batch_answer(events, answers))
         except Exception as error:
