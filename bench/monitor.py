@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
+
 from ringbearer import clock
 from ringbearer.domain.deliveries import State
 from ringbearer.monitor.recorder import Recorder
@@ -23,8 +25,8 @@ _BATCH = 500
 _PER_FLUSH = 10_000  # deliveries in two seconds at 5,000 a second
 
 
-def measure(deliveries: int) -> dict[str, float]:
-    """Microseconds of CPU a delivery: making the report, handing it over, counting, writing."""
+def measure(deliveries: int) -> tuple[dict[str, float], dict[str, int]]:
+    """Microseconds of CPU a delivery: making the report, handing it over, counting, writing; and what is written."""
     chance = random.Random(1)
     telemetry = Telemetry()
     recorder = Recorder(telemetry, process="bench")
@@ -34,7 +36,7 @@ def measure(deliveries: int) -> dict[str, float]:
         open_storage(f"sqlite:///{Path(directory) / 'store.db'}", Vault([generate_key()])) as storage,
     ):
         storage.migrate()
-        done = 0
+        done, usual = 0, list[int]()
         while done < deliveries:
             for _ in range(_PER_FLUSH // _BATCH):
                 began = time.process_time()
@@ -50,7 +52,13 @@ def measure(deliveries: int) -> dict[str, float]:
             storage.rollups.write(rows)
             spent["count"] += counted - began
             spent["write"] += time.process_time() - counted
-    return {name: seconds / done * 1e6 for name, seconds in spent.items()}
+            usual.append(len(rows))
+    sizes = {
+        "rows every two seconds": min(usual),
+        "rows after a minute": len(rows),
+        "bytes after a minute": len(msgspec.json.encode(rows)),
+    }
+    return {name: seconds / done * 1e6 for name, seconds in spent.items()}, sizes
 
 
 def _attempt(chance: random.Random) -> AttemptMade:
@@ -82,9 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="in small, to see that it works")
     quick: bool = parser.parse_args().quick
-    found = measure(20_000 if quick else 600_000)
+    found, sizes = measure(20_000 if quick else 600_000)
     # What is made only for the bench (ids, random figures) is in "make"; a worker has them already.
-    print(json.dumps({"deliveries_us": found, "quick": quick}, indent=2))
+    print(json.dumps({"deliveries_us": found, "written": sizes, "quick": quick}, indent=2))
 
 
 if __name__ == "__main__":

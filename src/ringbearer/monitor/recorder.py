@@ -17,6 +17,8 @@ Whoever emits only hands over the batch; the work is done off the hot path, in c
 import itertools
 import threading
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +26,7 @@ from ringbearer import clock
 from ringbearer.domain.deliveries import State
 from ringbearer.domain.events import LANES
 from ringbearer.monitor.sketch import Sketch, bucket, buckets
-from ringbearer.monitor.table import Column, Table
+from ringbearer.monitor.table import Column, Spans, Table
 from ringbearer.storage.rollups import Rollup
 from ringbearer.telemetry import (
     AttemptMade,
@@ -47,6 +49,8 @@ MAX_KEYS = 3_000
 MAX_TYPES = 200
 MAX_WAITING = 50_000
 """Attempts that may wait to be worked in; whoever emits more does that work itself."""
+MAX_FLOWS = 10_000
+"""The same of other reports."""
 MAX_MINUTES = 10
 """Minutes that are kept while the store does not take them; the oldest goes, and is counted as lost."""
 
@@ -55,9 +59,28 @@ _AT_ONCE = {"path": 10_000, "type": MAX_TYPES, "error": 2_000, "flow": 100}
 _LATER = {"supplier": MAX_KEYS, "endpoint": MAX_KEYS}
 _BOUNDS = _AT_ONCE | _LATER
 DIMENSIONS = tuple(_BOUNDS)
-_COUNTS = 6  # attempts, delivered, receiver, ours, first, dead
-_NO_STAGES = np.full((len(STAGES), 1), -1, np.int64)
+# A kind of attempt is a number: 4 for each step along _OUTCOMES, and 2 for a first one, and 1 for one that was the last.
+_OUTCOMES = {"delivered": 0, "receiver": 4, "ours": 8}
+_ONLY = 12  # whatever is merely counted, and attempts with another outcome
+_FIRST, _DEAD = 2, 1
+_WEIGHTS = np.array(
+    [
+        [1, kind < 4, 4 <= kind < 8, 8 <= kind < 12, bool(kind & _FIRST), kind & _DEAD]
+        for kind in range(_ONLY + 4)
+    ],
+    np.int64,
+)
+"""What an attempt of each kind adds to: attempts, delivered, receiver, ours, first, dead."""
 _LINGER = 2 * clock.SECOND  # after the end of a minute, for what is settled a little later
+
+
+class _Flow(NamedTuple):
+    """What was reported of a flow at a moment, with how long its batch took."""
+
+    at: int
+    key: str
+    many: int
+    seconds: float | None
 
 
 class Recorder:
@@ -69,11 +92,13 @@ class Recorder:
         """Minutes that could not be written in time."""
         self._waiting: list[AttemptsMade] = []
         self._attempts_waiting = 0
+        self._flows: list[_Flow] = []
         self._minutes: dict[int, dict[str, Table]] = {}
         self._names: dict[int, str] = {}
         self._forgotten_until = 0
         self._late = itertools.count(1)
-        self._lock = threading.Lock()
+        self._handing_over = threading.Lock()  # held for an append: whoever reports waits for nothing else
+        self._counting = threading.RLock()
         telemetry.listen(AttemptsMade, self.take)
         telemetry.listen(EventsAccepted, self._on_accepted)
         telemetry.listen(EventsRefused, lambda r: self._flow("refused", r.events))
@@ -89,7 +114,7 @@ class Recorder:
 
         Suppliers and endpoints are given when their minute is over, unless `everything` is wanted now.
         """
-        with self._lock:
+        with self._counting:
             self._work_in()
             rows = []
             for at, tables in self._minutes.items():
@@ -102,7 +127,7 @@ class Recorder:
 
     def give_back(self, rows: Iterable[Rollup]) -> None:
         """Have those rows given again the next time, since they could not be written."""
-        with self._lock:
+        with self._counting:
             for at, dimension in {(row.at, row.dimension) for row in rows}:
                 if at in self._minutes:
                     self._minutes[at][dimension].changed = True
@@ -112,7 +137,7 @@ class Recorder:
 
         What still comes of them is written beside it, as another process would, and so added on reading.
         """
-        with self._lock:
+        with self._counting:
             self._forgotten_until = now - 2 * _MINUTE
             for at in sorted(self._minutes):
                 if at + 2 * _MINUTE > now:
@@ -126,11 +151,12 @@ class Recorder:
 
     def take(self, report: AttemptsMade) -> None:
         """Count a batch of attempts."""
-        with self._lock:
+        with self._handing_over:
             self._waiting.append(report)
             self._attempts_waiting += len(report.attempts)
-            if self._attempts_waiting > MAX_WAITING:
-                self._work_in()
+            full = self._attempts_waiting > MAX_WAITING
+        if full:
+            self._work_in()
 
     def _on_accepted(self, report: EventsAccepted) -> None:
         self._flow("accepted", report.events, report.duration)
@@ -144,46 +170,62 @@ class Recorder:
     def _flow(self, key: str, count: int, seconds: float | None = None) -> None:
         if not count:
             return
-        stages = _NO_STAGES
-        if seconds is not None:
-            stages = stages.copy()
-            stages[0, 0] = bucket(seconds)
-        with self._lock:
-            self._table(clock.now() // _MINUTE * _MINUTE, "flow").add([key], _only_count(count), stages)
+        with self._handing_over:
+            self._flows.append(_Flow(clock.now(), key, count, seconds))
+            full = len(self._flows) > MAX_FLOWS
+        if full:
+            self._work_in()
 
     # ── working in ──────────────────────────────────────────────────────────────────────────────────────
 
     def _work_in(self) -> None:
-        reports, self._waiting, self._attempts_waiting = self._waiting, [], 0
-        attempts: list[AttemptMade] = []
-        settled: list[int] = []
-        for report in reports:
-            attempts += report.attempts
-            settled += [report.settled_at] * len(report.attempts)
+        with self._counting:
+            with self._handing_over:
+                reports, self._waiting, self._attempts_waiting = self._waiting, [], 0
+                flows, self._flows = self._flows, []
+            for at, same in itertools.groupby(flows, lambda flow: flow.at // _MINUTE * _MINUTE):
+                self._count_flows(at, list(same))
+            self._work_attempts_in(reports)
+
+    def _work_attempts_in(self, reports: Sequence[AttemptsMade]) -> None:
+        attempts = [attempt for report in reports for attempt in report.attempts]
         if not attempts:
             return
-        minutes = np.array([a.answered_at for a in attempts], np.int64) // _MINUTE * _MINUTE
-        stages = _stages(attempts, np.array(settled, np.int64))
+        settled = np.repeat([r.settled_at for r in reports], [len(r.attempts) for r in reports])
+        answered = np.array([a.answered_at for a in attempts], np.int64)
+        kinds = np.array([_kind(a) for a in attempts], np.int64)
+        stages = _stages(attempts, kinds, answered, settled)
+        minutes = answered // _MINUTE * _MINUTE
+        if minutes.min() == minutes.max():  # nearly always
+            self._count(int(minutes[0]), attempts, kinds, stages)
+            return
         for at in np.unique(minutes).tolist():
             mask = minutes == at
-            if mask.all():
-                self._count(at, attempts, stages)
-            else:
-                chosen = [a for a, wanted in zip(attempts, mask, strict=True) if wanted]
-                self._count(at, chosen, stages[:, mask])
+            chosen = [a for a, wanted in zip(attempts, mask, strict=True) if wanted]
+            self._count(at, chosen, kinds[mask], stages[:, mask])
 
-    def _count(self, at: int, attempts: Sequence[AttemptMade], stages: Column) -> None:
-        flags = _flags(attempts)
+    def _count(self, at: int, attempts: Sequence[AttemptMade], kinds: Column, stages: Column) -> None:
+        spans = Spans(stages)
         for dimension, keys in (
-            ("path", [f"{LANES[a.lane]}/{a.tier}/{a.outcome}" for a in attempts]),
+            ("path", [_path(a.lane, a.tier, a.outcome) for a in attempts]),
             ("type", [a.event_type for a in attempts]),
             ("supplier", [a.supplier_id for a in attempts]),
             ("endpoint", [a.endpoint_id for a in attempts]),
         ):
-            self._table(at, dimension).add(keys, flags, stages)
-        for attempt in attempts:
-            if attempt.error is not None:
-                self._table(at, "error").add([attempt.error], _only_count(1), _NO_STAGES)
+            self._table(at, dimension).add(keys, kinds, spans)
+        errors = [a.error for a in attempts if a.error is not None]
+        if errors:
+            self._table(at, "error").add(errors, np.full(len(errors), _ONLY))
+
+    def _count_flows(self, at: int, flows: Sequence[_Flow]) -> None:
+        stages = np.full((1, len(flows)), -1, np.int64)
+        stages[0] = [-1 if flow.seconds is None else bucket(flow.seconds) for flow in flows]
+        self._table(at, "flow").add(
+            [flow.key for flow in flows],
+            np.full(len(flows), _ONLY),
+            Spans(stages),
+            np.array([flow.many for flow in flows], np.int64),
+        )
 
     def _table(self, at: int, dimension: str) -> Table:
         tables = self._minutes.get(at)
@@ -191,7 +233,7 @@ class Recorder:
             late = at <= self._forgotten_until
             self._names[at] = f"{self.process}.{next(self._late)}" if late else self.process
             tables = self._minutes[at] = {
-                name: Table(stages=len(STAGES), columns=_COUNTS, most=most) for name, most in _BOUNDS.items()
+                name: Table(stages=len(STAGES), weights=_WEIGHTS, most=most) for name, most in _BOUNDS.items()
             }
         return tables[dimension]
 
@@ -222,50 +264,28 @@ def decode_stages(text: str) -> list[Sketch]:
     return [Sketch.decode(part) if part else Sketch() for part in text.split(",")] if text else []
 
 
-def _only_count(count: int) -> Column:
-    return np.array([[count]] + [[0]] * (_COUNTS - 1), np.int64)
+def _kind(attempt: AttemptMade) -> int:
+    first = _FIRST if attempt.attempt == 1 else 0
+    return _OUTCOMES.get(attempt.outcome, _ONLY) + first + (attempt.state is State.DEAD)
 
 
-def _stages(attempts: Sequence[AttemptMade], settled: Column) -> Column:
+@lru_cache(1_000)
+def _path(lane: int, tier: str, outcome: str) -> str:
+    """The key of a path: the same text each time, so that its hash is known."""
+    return f"{LANES[lane]}/{tier}/{outcome}"
+
+
+def _stages(attempts: Sequence[AttemptMade], kinds: Column, answered: Column, settled: Column) -> Column:
     """For each stage and attempt the bucket of its duration, -1 where it has none."""
-
-    def column(values: list[int]) -> Column:
-        return np.array(values, np.int64)
-
-    accepted = column([a.accepted_at for a in attempts])
-    ready = column([a.ready_at for a in attempts])
-    claimed = column([a.claimed_at for a in attempts])
-    sent = column([a.first_byte_at or 0 for a in attempts])
-    answered = column([a.answered_at for a in attempts])
-    first = column([a.attempt for a in attempts]) == 1
-    done = np.array([a.outcome == "delivered" for a in attempts], bool)
+    accepted = np.array([a.accepted_at for a in attempts], np.int64)
+    ready = np.array([a.ready_at for a in attempts], np.int64)
+    claimed = np.array([a.claimed_at for a in attempts], np.int64)
+    sent = np.array([a.first_byte_at or 0 for a in attempts], np.int64)
     went = sent > 0
-    everything = np.ones(len(attempts), bool)
-    spans = (
-        (ready, claimed, everything),
-        (claimed, sent, went),
-        (sent, answered, went),
-        (answered, settled, everything),
-        (ready, sent, went & first),
-        (accepted, settled, done),
-    )
-    found = np.full((len(STAGES), len(attempts)), -1, np.int64)
-    for stage, (start, end, counts) in enumerate(spans):
-        found[stage] = np.where(counts, buckets((end - start) / clock.SECOND), -1)
+    starts = np.stack((ready, claimed, sent, answered, ready, accepted))
+    ends = np.stack((claimed, sent, answered, settled, sent, settled))
+    found = buckets((ends - starts) / clock.SECOND)
+    found[1:3, ~went] = -1
+    found[4, ~(went & (kinds & _FIRST > 0))] = -1
+    found[5, kinds >= 4] = -1
     return found
-
-
-def _flags(attempts: Sequence[AttemptMade]) -> Column:
-    """What each attempt adds to the counts of a row, in their order."""
-    outcomes = [a.outcome for a in attempts]
-    return np.array(
-        (
-            [1] * len(attempts),
-            [outcome == "delivered" for outcome in outcomes],
-            [outcome == "receiver" for outcome in outcomes],
-            [outcome == "ours" for outcome in outcomes],
-            [a.attempt == 1 for a in attempts],
-            [a.state is State.DEAD for a in attempts],
-        ),
-        np.int64,
-    )
