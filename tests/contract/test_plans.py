@@ -12,12 +12,15 @@ from sqlalchemy import Connection, Engine, TextClause, event, text
 from contract.making import ENDPOINT, admission, claim, event_id, nobody, settle
 from ringbearer import clock
 from ringbearer.domain.deliveries import State
+from ringbearer.monitor.figures import MANY
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.ledger import Ledger
+from ringbearer.storage.rollups import Level, Rollup, Rollups
 from ringbearer.storage.search import Filter
 from ringbearer.storage.statements import Statements
 from ringbearer.storage.vault import Vault, generate_key
 
+HOUR = Level.HOUR.span
 FAR = clock.now() + 3_600 * clock.SECOND
 WALKED = re.compile(
     r"SCAN (jobs|j|p|deliveries|d|events|e|attempts|i)\b(?! USING (COVERING )?INDEX)"
@@ -189,6 +192,64 @@ def test_a_page_of_deliveries_walks_no_table(
         )
         walked = [row for row in found if WALKED.search(str(row[-1]))]
         assert not [row for row in walked if len(row) == 1 or row[1] in sorting], found
+
+
+ROLLUPS: dict[str, tuple[Callable[[Rollups], TextClause], dict[str, Any], set[str]]] = {
+    "read": (lambda r: r._read, {"since": 0, "until": HOUR}, {"at"}),
+    "read one key": (lambda r: r._read_key, {"key": "s7", "since": 0, "until": HOUR}, {"key", "at"}),
+    "read some keys": (
+        lambda r: r._read_keys,
+        {"rows": '[["s7"]]', "since": 0, "until": HOUR},
+        {"key", "at"},
+    ),
+    "totals": (lambda r: r._totals, {"rows": '[["s7"], ["s8"]]', "since": 0, "until": HOUR}, {"key", "at"}),
+    "keys": (lambda r: r._keys, {"since": 0, "until": HOUR}, {"at"}),
+    "bound": (lambda r: r._bound, {"before": 1, "page": 100}, {"at"}),
+    "prune": (lambda r: r._prune, {"bound": 1}, {"at"}),
+    "oldest": (lambda r: r._oldest, {"rows": '[["path"], ["supplier"]]'}, set()),
+}
+
+
+@pytest.fixture(scope="module")
+def measured(crowded: Storage) -> Storage:
+    """The same, with three hours of measurements by two processes of 100 suppliers and endpoints each."""
+
+    def row(dimension: str, at: int, key: int, process: str) -> Rollup:
+        return Rollup(dimension, at, f"s{key}", process, 1, 1, 0, 0, 1, 0, "x" * 200)
+
+    for process in ("one", "two"):
+        crowded.rollups.write(
+            [
+                row(dimension, n * Level.MINUTE.span, key, process)
+                for dimension in MANY
+                for n in range(180)
+                for key in range(100)
+            ]
+        )
+    with crowded.database.write() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    return crowded
+
+
+@pytest.mark.parametrize("name", ROLLUPS)
+def test_figures_are_found_by_all_that_an_index_knows_of_them(measured: Storage, name: str) -> None:
+    choose, parameters, columns = ROLLUPS[name]
+    given = {"level": 0} | ({} if name == "oldest" else {"dimension": "supplier"}) | parameters
+    sql = str(choose(measured.rollups).text)
+    with measured.database.read() as connection:
+        # As it is planned for these values: the service has every statement of PostgreSQL planned anew.
+        if connection.dialect.name == "sqlite":
+            found = plan(connection, sql, given)
+        else:
+            found = "\n".join(row[0] for row in connection.execute(text("EXPLAIN " + sql), given))
+    assert not re.search(r"SCAN (rollups|s)\b|Seq Scan on rollups", found), found
+    bounds = re.search(r"(?:SEARCH (?:rollups|s) USING .*\(|Index Cond: )(.*)", found)
+    assert bounds, found
+    assert set(re.findall(r"(\w+)(?:=|>|<| = | >= | < | <= )", bounds[1])) - {"rollups"} == {
+        "level",
+        "dimension",
+        *columns,
+    }, found
 
 
 def test_claims_and_settlements_get_all_through_a_crowd(crowded: Storage) -> None:

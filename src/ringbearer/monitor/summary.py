@@ -47,20 +47,24 @@ def prune(rollups: Rollups, *, now: int) -> int:
 def _next(rollups: Rollups, level: Level, mark: int | None, ready: int) -> bool:
     below = Level(level - 1)
     if mark is None:
-        oldest = rollups.oldest(below)
+        oldest = rollups.oldest(below, DIMENSIONS)
         if oldest is None:
             return False
         mark = oldest // level.span * level.span
     if mark >= ready:
         return False
     until = mark + level.span
-    rows = list(summed(rollups.span(below, since=mark, until=until), mark))
+    rows = [
+        row
+        for dimension in DIMENSIONS
+        for row in summed(rollups.span(below, dimension, since=mark, until=until), mark)
+    ]
     rollups.sum_up(level, rows, until=until)
     return until < ready
 
 
 def summed(rows: Iterable[Rollup], at: int) -> Iterator[Rollup]:
-    """One row for each dimension and key; the rows come in that order."""
+    """One row for each key; the rows are of one dimension, and come by key."""
     for (dimension, key), same in groupby(rows, lambda row: (row.dimension, row.key)):
         figures = Figures()
         for row in same:

@@ -17,6 +17,7 @@ from ringbearer.storage.database import Database
 _encode = msgspec.json.Encoder().encode
 _COLUMNS = "dimension, at, key, process, attempts, delivered, receiver, ours, first, dead, sketches"
 _PAGE = 5_000
+_KEYS = 50  # that are read at a time: of an hour's minutes, 3,000 rows of each process
 
 
 class Level(IntEnum):
@@ -64,10 +65,27 @@ class Rollups:
         )
         select = f"SELECT {_COLUMNS} FROM rollups WHERE level = :level AND dimension = :dimension"
         self._read = text(select + " AND at >= :since AND at < :until")
+        self._oldest = text(
+            "SELECT min((SELECT min(s.at) FROM rollups AS s WHERE s.level = :level "
+            f"AND s.dimension = r.value ->> 0)) FROM {database.rows}"
+        )
+        self._keys = text(
+            "SELECT DISTINCT key FROM rollups WHERE level = :level AND dimension = :dimension "
+            "AND at >= :since AND at < :until ORDER BY key"
+        )
+        named = "AND key " + database.among.format(f"SELECT r.value ->> 0 FROM {database.rows}")
+        among = f"{named} AND at >= :since AND at < :until"
+        self._read_keys = text(f"{select} {among} ORDER BY key, at, process")
         self._totals = text(
-            "SELECT s.key, sum(s.attempts), sum(s.delivered), sum(s.dead) "
-            f"FROM {database.rows} JOIN rollups AS s ON s.level = :level AND s.dimension = :dimension "
-            "AND s.key = r.value ->> 0 AND s.at >= :since AND s.at < :until GROUP BY s.key"
+            "SELECT key, sum(attempts), sum(delivered), sum(dead) FROM rollups "
+            f"WHERE level = :level AND dimension = :dimension {among} GROUP BY key"
+        )
+        self._bound = text(
+            "SELECT max(at) FROM (SELECT at FROM rollups WHERE level = :level "
+            "AND dimension = :dimension AND at < :before ORDER BY at LIMIT :page) AS oldest"
+        )
+        self._prune = text(
+            "DELETE FROM rollups WHERE level = :level AND dimension = :dimension AND at <= :bound"
         )
         self._read_key = text(select + " AND key = :key AND at >= :since AND at < :until")
 
@@ -109,57 +127,29 @@ class Rollups:
             rows = connection.execute(self._totals, values).all()
         return {key: (int(attempts), int(delivered), int(dead)) for key, attempts, delivered, dead in rows}
 
-    def keys(self, dimension: str, *, since: int, until: int) -> list[str]:
-        """The keys of a dimension that have rows of any level in a time, in order."""
-        with self._database.read() as connection:
-            found = connection.execute(
-                text(
-                    "SELECT DISTINCT key FROM rollups WHERE dimension = :dimension AND at >= :since "
-                    "AND at < :until AND level IN (0, 1, 2) ORDER BY key"
-                ),
-                {"dimension": dimension, "since": since, "until": until},
-            )
-            return [row[0] for row in found]
-
     def marks(self) -> dict[Level, int]:
         """For hours and days, until when (a stored time) the spans below were summed up to them."""
         with self._database.read() as connection:
             rows = connection.execute(text("SELECT level, until FROM rollup_marks")).all()
         return {Level(level): until for level, until in rows}
 
-    def oldest(self, level: Level) -> int | None:
-        """When the first span of a level begins."""
+    def oldest(self, level: Level, dimensions: Sequence[str]) -> int | None:
+        """When the first span of a level begins, of these dimensions."""
+        rows = _encode([(dimension,) for dimension in dimensions]).decode()
         with self._database.read() as connection:
-            at: int | None = connection.execute(
-                text("SELECT min(at) FROM rollups WHERE level = :level"), {"level": level}
-            ).scalar()
+            at: int | None = connection.execute(self._oldest, {"level": level, "rows": rows}).scalar()
         return at
 
-    def span(self, level: Level, *, since: int, until: int) -> Iterator[Rollup]:
-        """All rows of a level in a time, by dimension and key, page after page."""
-        after = ("", "", 0, "")
-        while True:
+    def span(self, level: Level, dimension: str, *, since: int, until: int) -> Iterator[Rollup]:
+        """All rows of a dimension whose spans begin in [since, until), by key, some keys at a time."""
+        given = {"level": level, "dimension": dimension, "since": since, "until": until}
+        with self._database.read() as connection:
+            keys = [row[0] for row in connection.execute(self._keys, given)]
+        for first in range(0, len(keys), _KEYS):
+            rows = {"rows": _encode([(key,) for key in keys[first : first + _KEYS]]).decode()}
             with self._database.read() as connection:
-                rows = connection.execute(
-                    text(
-                        f"SELECT {_COLUMNS} FROM rollups WHERE level = :level AND at >= :since AND at < :until "
-                        "AND (dimension, key, at, process) > (:dimension, :key, :at, :process) "
-                        "ORDER BY dimension, key, at, process LIMIT :page"
-                    ),
-                    {
-                        "level": level,
-                        "since": since,
-                        "until": until,
-                        "page": _PAGE,
-                        **dict(zip(("dimension", "key", "at", "process"), after, strict=True)),
-                    },
-                ).all()
-            found = [Rollup(*row) for row in rows]
+                found = [Rollup(*row) for row in connection.execute(self._read_keys, given | rows)]
             yield from found
-            if len(found) < _PAGE:
-                return
-            last = found[-1]
-            after = (last.dimension, last.key, last.at, last.process)
 
     def sum_up(self, level: Level, rows: Sequence[Rollup], *, until: int) -> None:
         """Write the summed-up rows of a span, and that all before `until` is summed up; all of it or nothing."""
@@ -178,23 +168,15 @@ class Rollups:
         """Remove rows of these dimensions whose spans began before a moment, a few thousand at most; how many."""
         removed = 0
         for dimension in dimensions:
+            values = {"level": level, "dimension": dimension}
             with self._database.read() as connection:
                 bound: int | None = connection.execute(
-                    text(
-                        "SELECT max(at) FROM (SELECT at FROM rollups WHERE level = :level "
-                        "AND dimension = :dimension AND at < :before ORDER BY at LIMIT :page) AS oldest"
-                    ),
-                    {"level": level, "dimension": dimension, "before": before, "page": _PAGE},
+                    self._bound, values | {"before": before, "page": _PAGE}
                 ).scalar()
             if bound is None:
                 continue
             with self._database.write(durable=False) as connection:
-                removed += connection.execute(
-                    text(
-                        "DELETE FROM rollups WHERE level = :level AND dimension = :dimension AND at <= :bound"
-                    ),
-                    {"level": level, "dimension": dimension, "bound": bound},
-                ).rowcount
+                removed += connection.execute(self._prune, values | {"bound": bound}).rowcount
         return removed
 
     def _put(self, connection: Connection, level: Level, rows: Sequence[Rollup]) -> None:
