@@ -1,28 +1,32 @@
 """The watch at work: a real store, and real receivers of chat, text messages and signed webhooks."""
 
 import asyncio
+import contextlib
 import json
 import logging
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 import msgspec
+import psutil
 import psycopg
 import pytest
 from standardwebhooks import Webhook
 
 from contract.making import admission
 from ringbearer import clock, ids
-from ringbearer.calendar import Calendar
 from ringbearer.domain.alerts import Alert, Channel, Rule, Severity
 from ringbearer.errors import InvalidInput
+from ringbearer.monitor import sending
 from ringbearer.monitor.alerting import AlertWatch, StoreWatch, tell, trial
 from ringbearer.monitor.alerts import RECLAIM, due
-from ringbearer.monitor.burning import BurnBook
 from ringbearer.monitor.channels import ChannelFailed, SignedAddress, check_address, send
 from ringbearer.monitor.monitor import WebhookPerformanceMonitor
 from ringbearer.monitor.results import DegradationThreshold
@@ -115,8 +119,8 @@ def only_workers(storage: Storage) -> None:
 
 
 def watch(storage: Storage, **given: Any) -> AlertWatch:
-    book = BurnBook(storage.rollups, peak=lambda moment: Calendar().is_peak(moment, "UTC"))
-    return AlertWatch(storage=storage, book=book, **given)
+    monitor = WebhookPerformanceMonitor(storage=storage, telemetry=Telemetry(), process="one")
+    return AlertWatch(storage=storage, look=monitor.alert_on_performance_degradation, **given)
 
 
 @asynccontextmanager
@@ -138,7 +142,7 @@ def test_the_ladder_is_climbed_in_its_time_and_its_end_is_told(storage: Storage,
         storage,
         "webhook",
         json.dumps({"url": f"http://{gateway.address}/phone", "secret": SECRET}),
-        after=6,
+        after=9,  # also where it takes long to start the process that sends what is due after 3
     )
 
     async def scenario() -> None:
@@ -204,8 +208,8 @@ def test_a_sender_that_died_after_its_claim_loses_nothing(storage: Storage, gate
     notices = storage.alerts.notices([alert.id])
     assert due([alert], [channel], [], notices, now=now) == []
     later = due([alert], [channel], [], notices, now=now + RECLAIM + timedelta(seconds=1))
-    tell(storage, channel, later)
-    tell(storage, channel, later)  # another leader that decided the same
+    asyncio.run(tell(storage, channel, later))
+    asyncio.run(tell(storage, channel, later))  # another leader that decided the same
     assert len(gateway.taken) == 1
     assert "perhaps for the second time" in gateway.taken[0][3].decode()
 
@@ -237,12 +241,12 @@ def test_what_a_channel_refuses_is_tried_again_and_never_shows_its_address(
     storage.alerts.write([alert], [], now=clock.now())
     now = clock.to_datetime(clock.now())
     for each in due([alert], ways, [], [], now=now):
-        tell(storage, each.channel, [each])
+        asyncio.run(tell(storage, each.channel, [each]))
     notices = storage.alerts.notices([alert.id])
     assert {(notice.state, notice.tries) for notice in notices} == {("failed", 1)}
     gateway.status = 200
     for each in due([alert], ways, [], notices, now=now + timedelta(seconds=60)):
-        tell(storage, each.channel, [each])
+        asyncio.run(tell(storage, each.channel, [each]))
     states = {notice.channel_id: notice.state for notice in storage.alerts.notices([alert.id])}
     assert [states[way.id] for way in ways] == ["sent", "sent", "failed"]
     assert OWN_TOKEN not in caplog.text
@@ -261,11 +265,95 @@ def test_an_address_that_nobody_knows_is_not_logged(address: str, caplog: pytest
     assert OWN_TOKEN not in caplog.text + str(refused.value)
 
 
+def _senders() -> list[psutil.Process]:
+    """Processes of this one that send, or did and were not seen off."""
+    return [each for each in psutil.Process().children() if sending.__name__ in each.cmdline()]
+
+
+@contextmanager
+def trickling() -> Iterator[str]:
+    """A gateway that answers a byte a second, each within every timeout between two bytes, and never ends."""
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            with contextlib.suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nx-slowly: ")
+                while not ended.wait(0.25):
+                    self.wfile.write(b".")
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        ended.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("kind", ["apprise", "slack"])
+def test_a_channel_that_never_comes_to_an_end_is_left(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "SECONDS", 4.0)
+    channel = Channel(id="c", name="c", kind=kind, created_at=clock.to_datetime(0))
+    with trickling() as address:
+        way = (
+            f"http://{address}/{OWN_TOKEN}"
+            if kind == "slack"
+            else f"smseagle://{OWN_TOKEN}@{address}/1234567"
+        )
+        with pytest.raises(ChannelFailed, match="did not take the message within 4 s"):
+            asyncio.run(sending.send(channel, way, trial(clock.to_datetime(0))))
+    assert _senders() == []
+
+
+def test_the_process_of_a_message_ends_though_whoever_started_it_is_gone() -> None:
+    channel = Channel(id="c", name="c", kind="slack", created_at=clock.to_datetime(0))
+    with trickling() as address:
+        order = sending._Order(channel, f"http://{address}/", trial(clock.to_datetime(0)), 0.5)
+        process = subprocess.run(
+            [sys.executable, "-P", "-m", "ringbearer.monitor.sending"],
+            input=msgspec.json.encode(order),
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert process.returncode == -signal.SIGALRM
+
+
+def test_channels_that_hang_keep_no_message_from_the_others(
+    storage: Storage, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than may be on their way at a time, and told first."""
+    monkeypatch.setattr(sending, "AT_A_TIME", 2)
+    monkeypatch.setattr(sending, "SECONDS", 3.0)
+    only_workers(storage)
+    with trickling() as address:
+        hanging = [
+            add_channel(storage, "apprise", f"smseagle://{OWN_TOKEN}@{address}/123456{n}") for n in range(3)
+        ]
+        add_channel(storage, "slack", f"http://{gateway.address}/chat")
+
+        async def scenario() -> None:
+            async with at_work(watch(storage)):
+                await gateway.until(1)
+
+        asyncio.run(scenario())
+    (alert,) = storage.alerts.live()
+    states = {notice.channel_id: notice.state for notice in storage.alerts.notices([alert.id])}
+    assert [states[channel.id] for channel in hanging] == ["failed"] * 3
+    assert _senders() == []
+
+
 def test_a_storm_is_one_message(storage: Storage, gateway: Gateway) -> None:
     channel = add_channel(storage, "slack", f"http://{gateway.address}/chat")
     storm = [_fired("warning", f"g{n}") for n in range(25)]
     storage.alerts.write(storm, [], now=clock.now())
-    tell(storage, channel, due(storm, [channel], [], [], now=clock.to_datetime(clock.now())))
+    asyncio.run(tell(storage, channel, due(storm, [channel], [], [], now=clock.to_datetime(clock.now()))))
     (message,) = gateway.taken
     assert "25 alerts" in message[3].decode()
     assert "and 15 more" in message[3].decode()
@@ -293,6 +381,10 @@ def test_a_degradation_raises_its_alert_at_once_and_goes_when_nobody_minds(stora
     again = asyncio.run(monitor.alert_on_performance_degradation(DegradationThreshold(queue_age=60)))
     assert ("degraded_queue", "high") in {(a.rule, a.group) for a in again.firing}
     assert {rule.id for rule in again.before} == {"degraded_success", "degraded_queue"}
+    looked = asyncio.run(monitor.alert_on_performance_degradation())  # as the leader's watch does
+    assert looked.before == looked.after == again.after
+    assert looked.began == []
+    assert looked.firing == again.firing
     none = asyncio.run(monitor.alert_on_performance_degradation(DegradationThreshold()))
     assert none.after == []
     assert not [a for a in none.firing if a.rule.startswith("degraded_")]

@@ -276,6 +276,19 @@ async def _everything(storage: Storage) -> None:
     assert (high.lane, high.waiting, high.in_flight, high.wait.count) == ("high", 1, 0, 3)
     assert high.oldest_age >= 5
     assert queue.commits.accept.p50 == pytest.approx(0.004, rel=0.02)
+    levels = await monitor.monitor_sla_compliance(600)
+    kept = {(one.kind, one.lane or one.tier): (one.total, one.kept) for one in levels.objectives}
+    assert kept["latency", "high"] == (3, True)
+    assert kept["latency", "urgent"] == (0, None)
+    assert kept["success", None] == (2, True)  # what the receiver caused counts for neither side
+    overview = await monitor.generate_performance_dashboard(600)
+    assert (overview.times.taken, overview.times.attempts) == (0, 3)
+    assert overview.errors == errors
+    assert overview.queue.lanes[1].waiting == 1
+    assert {one.objective: one.total for one in overview.levels.objectives} == {
+        one.objective: one.total for one in levels.objectives
+    }
+    assert (overview.alerts, overview.processes, overview.breakers_open) == ([], [], 0)
 
 
 def test_the_methods_tell_what_was_measured(storage: Storage) -> None:

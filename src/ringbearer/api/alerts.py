@@ -30,7 +30,7 @@ from ringbearer.domain.alerts import (
 )
 from ringbearer.domain.keys import Key
 from ringbearer.errors import Conflict, InvalidInput, NotFound
-from ringbearer.monitor import channels
+from ringbearer.monitor import channels, sending
 from ringbearer.monitor.alerting import rules_of, trial
 from ringbearer.monitor.channels import ChannelFailed, SignedAddress
 from ringbearer.monitor.rules import DEFAULT_RULES
@@ -313,7 +313,7 @@ async def test_channel(
     address = await services.store(book.address, known)
     message = trial(clock.to_datetime(clock.now()))
     try:
-        await services.store(channels.send, channel, address, message)
+        await services.trials(sending.send, channel, address, message)
     except ChannelFailed as error:
         raise Conflict(f"the channel did not take the message: {error}") from None
     return json_answer(message)

@@ -108,7 +108,7 @@ async def _serve(services: Services) -> None:
             Bookkeeper(storage=services.storage, book=services.monitor.book),
             AlertWatch(
                 storage=services.storage,
-                book=services.monitor.book,
+                look=services.monitor.alert_on_performance_degradation,
                 heartbeat_url=settings.alert_heartbeat_url,
             ),
         ],

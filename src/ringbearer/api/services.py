@@ -29,6 +29,9 @@ STORE_CALLS_WAITING = 500
 FIGURES = 2
 """Questions for figures at a time: they may go through a year, and must leave threads and readers to others."""
 FIGURES_WAITING = 50
+TRIALS = 2
+"""Messages that are sent over channels to try them, at a time; each is a process for as long as it takes."""
+TRIALS_WAITING = 20
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ class Turns:
 
     async def __call__(self, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         if self._inside >= self._room:
-            raise Overloaded(f"{self._inside} {self._what} wait for the store already")
+            raise Overloaded(f"{self._inside} {self._what} wait for their turn already")
         self._inside += 1
         try:
             async with self._turns:
@@ -107,6 +110,9 @@ class ApiServices:
     store: StoreCalls = field(default_factory=StoreCalls)
     figures: Turns = field(
         default_factory=lambda: Turns("questions for figures", most=FIGURES, waiting=FIGURES_WAITING)
+    )
+    trials: Turns = field(
+        default_factory=lambda: Turns("trial messages", most=TRIALS, waiting=TRIALS_WAITING)
     )
     changes: ChangeLimit = field(init=False)
 

@@ -9,8 +9,7 @@ When the store itself is away nothing can be claimed: then every process tells i
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -20,7 +19,7 @@ from ringbearer import clock, ids
 from ringbearer.domain.alerts import Alert, Channel, Rule
 from ringbearer.errors import NotFound, RingbearerError, StoreUnavailable
 from ringbearer.looper import Looper
-from ringbearer.monitor import channels
+from ringbearer.monitor import sending
 from ringbearer.monitor.alerts import GIVE_UP, Due, due, step
 from ringbearer.monitor.burning import BurnBook
 from ringbearer.monitor.channels import Message
@@ -34,7 +33,6 @@ LOOK_SECONDS = 2.0
 _HEARTBEAT_PATIENCE = 2.0  # seconds: looking at the signals waits for it
 _HEARTBEAT_AGAIN = 10.0  # seconds until the next try after one that failed
 HEARTBEAT_SECONDS = 60.0
-_SENDERS = 8  # messages sent at a time, by threads of their own: a channel that hangs holds up nothing else
 _SHOWN = 10  # alerts that one message names
 
 
@@ -60,15 +58,21 @@ def look(storage: Storage, book: BurnBook, *, now: int) -> list[Alert]:
 
 
 class AlertWatch:
-    """A duty of the leader: looks, and sends what is due. `heartbeat_url` is called each minute that it works."""
+    """A duty of the leader: has the monitor look, and sends what is due.
 
-    def __init__(self, *, storage: Storage, book: BurnBook, heartbeat_url: str | None = None) -> None:
+    `look` is `WebhookPerformanceMonitor.alert_on_performance_degradation`, which writes down what began and ended.
+    `heartbeat_url` is called each minute that it works.
+    """
+
+    def __init__(
+        self, *, storage: Storage, look: Callable[[], Awaitable[object]], heartbeat_url: str | None = None
+    ) -> None:
         self._storage = storage
-        self._book = book
+        self._look_once = look
         self._heartbeat_url = heartbeat_url
         self._next_heartbeat = 0.0
         self._sending: dict[str, asyncio.Task[None]] = {}
-        self._senders = ThreadPoolExecutor(_SENDERS, thread_name_prefix="alerts")
+        self._turns = asyncio.Semaphore(sending.AT_A_TIME)
         self._looper = Looper("alert watch", self._look, interval=LOOK_SECONDS)
 
     def __repr__(self) -> str:
@@ -84,9 +88,8 @@ class AlertWatch:
         await asyncio.gather(*self._sending.values(), return_exceptions=True)
 
     async def _look(self) -> float | None:
-        now = clock.now()
-        await asyncio.to_thread(look, self._storage, self._book, now=now)
-        for channel, notices in (await asyncio.to_thread(self._due, now)).values():
+        await self._look_once()
+        for channel, notices in (await asyncio.to_thread(self._due, clock.now())).values():
             if channel.id not in self._sending:  # one at a time: a channel that hangs delays nobody else
                 task = asyncio.create_task(self._tell(channel, notices))
                 self._sending[channel.id] = task
@@ -114,8 +117,8 @@ class AlertWatch:
 
     async def _tell(self, channel: Channel, notices: list[Due]) -> None:
         try:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._senders, tell, self._storage, channel, notices)
+            async with self._turns:
+                await tell(self._storage, channel, notices)
         except Exception as error:
             _log.warning("channel %s was not told, will try again: %s", channel.id, error)
 
@@ -132,27 +135,35 @@ class AlertWatch:
             _log.warning("the heartbeat was not taken: %s", type(error).__name__)
 
 
-def tell(storage: Storage, channel: Channel, notices: Sequence[Due]) -> None:
-    """Claim notices of one channel and kind, send them as one message, and write down what came of it. Blocks."""
+async def tell(storage: Storage, channel: Channel, notices: Sequence[Due]) -> None:
+    """Claim notices of one channel and kind, send them as one message, and write down what came of it."""
     book = storage.alerts
-    claimed = [
-        each
-        for each in notices
-        if book.claim_notice(each.alert.id, channel.id, each.kind, tries=each.tries, now=clock.now())
-    ]
+    claimed = await asyncio.to_thread(_claim, storage, channel, notices)
     if not claimed:
         return
     error: str | None = None
     try:
-        channels.send(channel, book.address(channel.id), message(claimed))
+        address = await asyncio.to_thread(book.address, channel.id)
+        await sending.send(channel, address, message(claimed))
     except NotFound:
         error = "the channel was deleted"
     except RingbearerError as failure:
         error = str(failure)
         _log.warning("channel %s did not take a message: %s", channel.id, failure)
-    book.close_notices(
-        [each.alert.id for each in claimed], channel.id, claimed[0].kind, error=error, now=clock.now()
+    told = [each.alert.id for each in claimed]
+    await asyncio.to_thread(
+        book.close_notices, told, channel.id, claimed[0].kind, error=error, now=clock.now()
     )
+
+
+def _claim(storage: Storage, channel: Channel, notices: Sequence[Due]) -> list[Due]:
+    return [
+        each
+        for each in notices
+        if storage.alerts.claim_notice(
+            each.alert.id, channel.id, each.kind, tries=each.tries, now=clock.now()
+        )
+    ]
 
 
 def message(notices: Sequence[Due]) -> Message:
@@ -216,7 +227,7 @@ class StoreWatch:
         self._away_since: float | None = None
         self._told = False
         self._episode = ""
-        self._senders = ThreadPoolExecutor(_SENDERS, thread_name_prefix="alerts")
+        self._turns = asyncio.Semaphore(sending.AT_A_TIME)
         self.ready = asyncio.Event()
         """Set once the channels are known."""
         self._looper = Looper("store watch", self._look, interval=LOOK_SECONDS)
@@ -266,11 +277,12 @@ class StoreWatch:
             kind=kind,
             severity="critical",
         )
-        loop = asyncio.get_running_loop()
-        sent = (
-            loop.run_in_executor(self._senders, channels.send, channel, address, said)
-            for channel, address in self._ways
-        )
+
+        async def to(channel: Channel, address: str) -> None:
+            async with self._turns:
+                await sending.send(channel, address, said)
+
+        sent = (to(channel, address) for channel, address in self._ways)
         for result in await asyncio.gather(*sent, return_exceptions=True):
             if isinstance(result, Exception):
                 _log.warning("a channel was not told of the store's absence: %s", result)

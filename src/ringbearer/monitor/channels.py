@@ -1,4 +1,4 @@
-"""Channels: how a message reaches a person. Everything here blocks, for at most a few seconds.
+"""Channels: how a message reaches a person. Everything here blocks; `sending` bounds for how long.
 
 slack      an incoming webhook of Slack, or of whatever speaks its language (Mattermost, Rocket.Chat)
 webhook    a POST signed like all of Ringbearer's webhooks; its id stays the same when it is sent again

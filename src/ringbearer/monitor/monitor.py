@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -77,6 +78,7 @@ class WebhookPerformanceMonitor:
         self.book = BurnBook(storage.rollups, peak=peak, objectives=lambda: objectives_of(storage.plans))
         self._recorder = Recorder(telemetry, process=process)
         self._reader = Reader(storage.rollups)
+        self._writing = threading.Lock()
         self._looper = Looper("monitor", self._flush, interval=FLUSH_SECONDS)
 
     def __repr__(self) -> str:
@@ -191,7 +193,8 @@ class WebhookPerformanceMonitor:
     async def track_webhook_delivery_times(self, times: Sequence[AttemptMade] = ()) -> DeliveryTimes:
         """Count these attempts in, and tell how long each stage of deliveries took in the last five minutes.
 
-        In the running system telemetry hands over every attempt; an application that sends by itself calls this.
+        In the running system telemetry hands every batch of attempts to the same recorder, and the overview asks
+        this what came of them; an application that sends by itself hands its own attempts over here.
         """
         if times:
             self._recorder.take(AttemptsMade(times, clock.now()))
@@ -224,11 +227,14 @@ class WebhookPerformanceMonitor:
         """How each objective was kept in the window, what is left of its budget, and how fast that burns now."""
         return await asyncio.to_thread(self._compliance, window)
 
-    async def alert_on_performance_degradation(self, threshold: DegradationThreshold) -> DegradationAlerts:
-        """Have an alert whenever performance is worse than this, from now on; looks at once.
+    async def alert_on_performance_degradation(
+        self, threshold: DegradationThreshold | None = None
+    ) -> DegradationAlerts:
+        """Look at what all rules ask for, and write down which alerts began and ended.
 
-        The thresholds become alert rules in the store (`degraded_…`), in place of those set before; None takes
-        that rule away. People are told by the leader's watch, as of all alerts.
+        The leader's watch calls this every two seconds, and tells people. A threshold becomes alert rules in the
+        store (`degraded_…`), in place of those set before, for every look from then on; a None in it takes that
+        rule away. Without a threshold they stay as they are.
         """
         return await asyncio.to_thread(self._degradation, threshold)
 
@@ -241,13 +247,14 @@ class WebhookPerformanceMonitor:
 
     async def generate_performance_dashboard(self, window: float = DEFAULT_WINDOW) -> Dashboard:
         """All that a person looks at first, as it is now: rates, lanes, errors, levels, alerts, workers, breakers."""
-        throughput, queue, errors, levels = await asyncio.gather(
+        times, throughput, queue, errors, levels = await asyncio.gather(
+            self.track_webhook_delivery_times(),
             self.track_throughput_metrics(window),
             self.monitor_queue_processing_times(window),
             self.monitor_error_rates(window),
             self.monitor_sla_compliance(),
         )
-        return await asyncio.to_thread(self._dashboard, throughput, queue, errors, levels)
+        return await asyncio.to_thread(self._dashboard, times, throughput, queue, errors, levels)
 
     # ── in a thread ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -349,20 +356,23 @@ class WebhookPerformanceMonitor:
             burns=self.burns(now),
         )
 
-    def _degradation(self, threshold: DegradationThreshold) -> DegradationAlerts:
+    def _degradation(self, threshold: DegradationThreshold | None) -> DegradationAlerts:
         now, book = clock.now(), self._storage.alerts
         before = [rule for rule in rules_of(self._storage) if rule.id.startswith("degraded_")]
-        rules = degradation_rules(threshold)
-        for gone in {rule.id for rule in before} - {rule.id for rule in rules}:
-            book.reset_rule(gone)
-        for rule in rules:
-            book.put_rule(rule, now=now)
+        rules = before
+        if threshold is not None:
+            rules = degradation_rules(threshold)
+            for gone in {rule.id for rule in before} - {rule.id for rule in rules}:
+                book.reset_rule(gone)
+            for rule in rules:
+                book.put_rule(rule, now=now)
         changed = look(self._storage, self.book, now=now)
+        moment = clock.to_datetime(now)
         return DegradationAlerts(
             before=before,
             after=rules,
-            began=[a for a in changed if a.state != "resolved" and a.rule.startswith("degraded_")],
-            firing=[a for a in book.live() if a.state == "firing"],
+            began=[alert for alert in changed if alert.state == "firing" and alert.fired_at == moment],
+            firing=[alert for alert in book.live() if alert.state == "firing"],
             reason="; ".join(f"{r.id}: beyond {r.threshold:g}" for r in rules) or "no threshold is set",
         )
 
@@ -390,6 +400,7 @@ class WebhookPerformanceMonitor:
 
     def _dashboard(
         self,
+        times: DeliveryTimes,
         throughput: ThroughputMetrics,
         queue: ProcessingTimeMetrics,
         errors: ErrorRates,
@@ -398,6 +409,7 @@ class WebhookPerformanceMonitor:
         storage = self._storage
         return Dashboard(
             at=clock.to_datetime(clock.now()),
+            times=times,
             throughput=throughput,
             queue=queue,
             errors=errors,
@@ -412,18 +424,19 @@ class WebhookPerformanceMonitor:
         return None
 
     def _write(self, *, everything: bool = False) -> None:
-        now = clock.now()
-        lost = self._recorder.lost_minutes
-        rows = self._recorder.drain(now, everything=everything)
-        try:
-            self._storage.rollups.write(rows)
-        except BaseException:
-            self._recorder.give_back(rows)
-            raise
-        finally:
-            self._recorder.forget(now)
-            if self._recorder.lost_minutes > lost:
-                _log.error("measurements of a minute were lost: the store did not take them for too long")
+        with self._writing:  # of two at a time, the older might be written over the newer
+            now = clock.now()
+            lost = self._recorder.lost_minutes
+            rows = self._recorder.drain(now, everything=everything)
+            try:
+                self._storage.rollups.write(rows)
+            except BaseException:
+                self._recorder.give_back(rows)
+                raise
+            finally:
+                self._recorder.forget(now)
+                if self._recorder.lost_minutes > lost:
+                    _log.error("measurements of a minute were lost: the store did not take them for too long")
 
 
 def _grouping(group_by: str, where: Mapping[str, str]) -> Callable[[str], str | None]:

@@ -148,7 +148,7 @@ class DegradationThreshold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DegradationAlerts(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules before and now, the alerts that began at this look, and all that fire."""
+    """The rules of degradation before and now, the alerts that began at this look, and all that fire."""
 
     before: list[Rule]
     after: list[Rule]
@@ -187,6 +187,7 @@ class Dashboard(msgspec.Struct, frozen=True, kw_only=True):
     """How the service does, on one page."""
 
     at: Moment
+    times: DeliveryTimes
     throughput: ThroughputMetrics
     queue: ProcessingTimeMetrics
     errors: ErrorRates
