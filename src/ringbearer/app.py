@@ -516,6 +516,8 @@ def _relays(services: Services) -> list[Relay]:
             bell=lambda: PostgresBell(
                 settings.store_url, listen=True, pooled=not settings.database_prepare, name=outbox.BELL
             ),
+            tracer=services.tracing.context if services.tracing is not None else None,
+            trace_context=settings.trace_context,
         )
     ]
 

@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import msgspec
 
@@ -76,7 +77,7 @@ class Publisher:
         queue: Queue,
         telemetry: Telemetry,
         rules: Callable[[], Rules] = lambda: _USUAL_RULES,
-        tracer: Callable[[str | None], str | None] | None = None,
+        tracer: "Tracer | None" = None,
     ) -> None:
         self._cache = cache
         self._ledger = ledger
@@ -122,7 +123,7 @@ class Publisher:
             return False
         admission = admit(event, subscriptions, clock.now(), self._rules())
         if trace is not None or self._tracer is not None:
-            self._trace(admission, trace)
+            put_trace(admission, trace, self._tracer)
         self._enqueue([admission], answered)
         return True
 
@@ -133,7 +134,7 @@ class Publisher:
         """
         subscriptions = await self._cache.get(event.supplier_id)
         admission = admit(event, subscriptions, clock.now(), self._rules())
-        self._trace(admission, trace)
+        put_trace(admission, trace, self._tracer)
         (accepted,) = await self.commit([admission])
         return accepted
 
@@ -165,7 +166,7 @@ class Publisher:
                 continue
             try:
                 admission = admit(event, known[event.supplier_id], now, rules)
-                self._trace(admission, trace)
+                put_trace(admission, trace, self._tracer)
                 admissions.append(admission)
                 answers.append(None)
             except (InvalidInput, NotFound) as error:
@@ -214,14 +215,6 @@ class Publisher:
 
         self._enqueue(admissions, answered)
         return await future
-
-    def _trace(self, admission: Admission, trace: str | None) -> None:
-        if self._tracer is None:
-            admission.trace = trace
-            return
-        admission.trace = self._tracer(trace)
-        if trace is not None:
-            admission.trace_parent = traces.read(trace).span_id
 
     def _enqueue(self, admissions: Sequence[Admission], answered: "Answered") -> None:
         waiting = _Waiting(admissions, answered)
@@ -315,18 +308,11 @@ class Publisher:
                     deliveries += accepted.deliveries
         self._telemetry.emit(EventsAccepted(events, duplicates, deliveries, seconds))
         if self._tracer is not None:
-            self._tell_traced(group, answers)
-
-    def _tell_traced(self, group: "list[_Waiting]", answers: list[list[Accepted]]) -> None:
-        now = clock.now()
-        found = [
-            _traced(admission, accepted, now)
-            for waiting, answer in zip(group, answers, strict=True)
-            for admission, accepted in zip(waiting.admissions, answer, strict=True)
-            if admission.trace is not None
-        ]
-        if found:
-            self._telemetry.emit(EventsTraced(found))
+            pairs = (
+                zip(waiting.admissions, answer, strict=True)
+                for waiting, answer in zip(group, answers, strict=True)
+            )
+            tell_traced(self._telemetry, chain.from_iterable(pairs))
 
     def _fail(self, group: "list[_Waiting]", error: Exception) -> None:
         count = 0
@@ -358,6 +344,30 @@ class _Waiting:
     def small(self) -> bool:
         """Whether it is no batch to speak of."""
         return len(self.admissions) <= _SMALL and self.deliveries <= _SMALL
+
+
+Tracer = Callable[[str | None], str | None]
+"""From the trace that a publisher gave, or None, to the context of our own span, or None: `Tracing.context`."""
+
+
+def put_trace(admission: Admission, trace: str | None, tracer: Tracer | None) -> None:
+    """Let an event belong to its publisher's trace, with a span of our own in it where there is a `tracer`."""
+    if tracer is None:
+        admission.trace = trace
+        return
+    admission.trace = tracer(trace)
+    if trace is not None:
+        admission.trace_parent = traces.read(trace).span_id
+
+
+def tell_traced(telemetry: Telemetry, stored: Iterable[tuple[Admission, Accepted]]) -> None:
+    """Report the spans of publishing what belongs to a trace."""
+    now = clock.now()
+    found = [
+        _traced(admission, accepted, now) for admission, accepted in stored if admission.trace is not None
+    ]
+    if found:
+        telemetry.emit(EventsTraced(found))
 
 
 def _traced(admission: Admission, accepted: Accepted, now: int) -> EventTraced:

@@ -9,10 +9,11 @@ import msgspec
 
 from ringbearer import clock, failpoints
 from ringbearer.cache.manager import WebhookCacheManager
+from ringbearer.domain import traces
 from ringbearer.domain.events import NewEvent, Priority
 from ringbearer.errors import InvalidInput, NotFound, StoreUnavailable
 from ringbearer.looper import Looper
-from ringbearer.publish import MAX_GROUP, MAX_GROUP_DELIVERIES, admit
+from ringbearer.publish import MAX_GROUP, MAX_GROUP_DELIVERIES, Tracer, admit, put_trace, tell_traced
 from ringbearer.queue.base import Queue
 from ringbearer.queue.bell import Bell
 from ringbearer.rules import Rules
@@ -34,6 +35,9 @@ class Relay:
 
     Taking out and storing are one transaction, so that a crash at any moment neither loses nor doubles an event,
     and two relays at a time do no harm. An event that cannot be one stays in the outbox with the reason.
+
+    A `traceparent` that was given on emitting is kept as publishing keeps it, unless `trace_context` is False; a
+    `tracer` begins traces as there.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class Relay:
         telemetry: Telemetry,
         rules: Callable[[], Rules],
         bell: Callable[[], Bell],
+        tracer: Tracer | None = None,
+        trace_context: bool = True,
     ) -> None:
         self._database = database
         self._ledger = ledger
@@ -54,6 +60,8 @@ class Relay:
         self._telemetry = telemetry
         self._rules = rules
         self._open_bell = bell
+        self._tracer = tracer
+        self._trace_context = trace_context
         self._bell: Bell | None = None
         self._watched: int | None = None
         self._looper = Looper("relay", self._turn, interval=_LOOK_SECONDS)
@@ -144,6 +152,7 @@ class Relay:
             if deliveries > MAX_GROUP_DELIVERIES and admissions:
                 break
             admission.timestamp = clock.to_rfc3339(clock.from_datetime(each.happened_at or each.emitted_at))
+            put_trace(admission, traces.kept(each.traceparent) if self._trace_context else None, self._tracer)
             admissions[each.id] = admission
         return admissions, refused
 
@@ -163,6 +172,8 @@ class Relay:
             self._queue.push(deliveries, [admission for admission, _ in fresh])
         if taken:
             self._telemetry.emit(EventsAccepted(len(fresh), len(taken) - len(fresh), deliveries, seconds))
+            if self._tracer is not None:
+                tell_traced(self._telemetry, taken)
         if refused:
             self._telemetry.emit(EventsRefused(len(refused), "outbox"))
             for number, reason in refused.items():

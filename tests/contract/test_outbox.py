@@ -6,19 +6,33 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from typing import Any
 
 import psycopg
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.exc import ProgrammingError
 
 from contract.making import add_endpoint, at_once, claim, one, query, settle, supplier
 from ringbearer.cache.manager import WebhookCacheManager
+from ringbearer.domain import traces
 from ringbearer.queue.bell import PostgresBell
 from ringbearer.queue.database import DatabaseQueue
 from ringbearer.relay import Relay
 from ringbearer.rules import Rules
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault, generate_key
-from ringbearer.telemetry import EventsAccepted, EventsRefused, Report, Telemetry
+from ringbearer.telemetry import (
+    EventsAccepted,
+    EventsRefused,
+    EventsTraced,
+    EventTraced,
+    Report,
+    Telemetry,
+)
 
 _LONG = 60.0
 _RULES = Rules()
@@ -56,7 +70,7 @@ def _relays(storage: Storage, url: str) -> Iterator[Relays]:
     """Makes relays on a store, and closes in the end what they rang with."""
     with ExitStack() as stack:
 
-        def make(telemetry: Telemetry | None = None) -> Relay:
+        def make(telemetry: Telemetry | None = None, **given: Any) -> Relay:
             telemetry = telemetry or Telemetry()
             bell = PostgresBell(url, listen=False)
             stack.callback(bell.close)
@@ -68,6 +82,7 @@ def _relays(storage: Storage, url: str) -> Iterator[Relays]:
                 telemetry=telemetry,
                 rules=lambda: _RULES,
                 bell=lambda: PostgresBell(url, listen=True, name="outbox"),
+                **given,
             )
 
         yield make
@@ -138,6 +153,82 @@ def test_all_that_a_publisher_may_say_may_be_emitted(
         "SELECT type, supplier_id, timestamp, lane, idempotency_key, ordering_key, occasion_date, tags FROM events",
     )
     assert row == [("a.b", "studio", "2027-01-02T03:04:05.000000Z", 0, "k", "o", "2027-06-19", '["x","y"]')]
+
+
+_PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_an_emitted_event_belongs_to_the_trace_that_was_named(
+    storage: Storage, relays: Relays, application: psycopg.Connection
+) -> None:
+    for given in (_PARENT, "nonsense", "x" * 1_000_000):
+        _emit(application, traceparent=given)
+    _emit(application)
+    application.commit()
+    relays().move()
+    assert query(storage, "SELECT trace FROM events ORDER BY id") == [(_PARENT,), (None,), (None,), (None,)]
+
+
+def test_the_context_of_a_trace_is_not_kept_where_nobody_wants_it(
+    storage: Storage, relays: Relays, application: psycopg.Connection
+) -> None:
+    _emit(application, traceparent=_PARENT)
+    application.commit()
+    relays(trace_context=False).move()
+    assert one(storage, "SELECT trace FROM events") is None
+
+
+def test_relaying_is_a_span_in_the_emitters_trace_or_begins_one(
+    storage: Storage, relays: Relays, application: psycopg.Connection
+) -> None:
+    telemetry, told = Telemetry(), list[EventTraced]()
+    telemetry.listen(EventsTraced, lambda report: told.extend(report.events))
+
+    def tracer(trace: str | None) -> str:
+        return traces.begin() if trace is None else traces.child(trace, "00000000000000aa")
+
+    number = _emit(application, traceparent=_PARENT)
+    _emit(application)
+    application.commit()
+    assert number
+    assert relays(telemetry, tracer=tracer).move() == 2
+    inside, begun = told
+    assert (traces.read(inside.context).trace_id, inside.parent) == (_PARENT[3:35], _PARENT[36:52])
+    assert traces.read(inside.context).span_id == "00000000000000aa"
+    assert begun.parent == ""
+    assert traces.read(begun.context).trace_id != _PARENT[3:35]
+    assert {each.context for each in told} == {row[0] for row in query(storage, "SELECT trace FROM events")}
+    assert {each.event_id for each in told} == {row[0] for row in query(storage, "SELECT id FROM events")}
+
+
+def test_whoever_might_emit_before_the_function_took_a_trace_still_may(url: str) -> None:
+    earlier, migration = (
+        import_module(f"ringbearer.storage.migrations.versions.{name}")
+        for name in ("0008_supabase", "0015_emitted_traces")
+    )
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    with engine.connect() as connection:
+        for statement in (
+            f"DROP FUNCTION {migration._NEW}",
+            "ALTER TABLE ringbearer.outbox DROP COLUMN traceparent",
+            earlier._EMIT,
+            f"REVOKE ALL ON FUNCTION {migration._OLD} FROM PUBLIC",
+            'CREATE ROLE "the-shop"',
+            "CREATE ROLE stranger",
+            'GRANT USAGE ON SCHEMA ringbearer TO "the-shop", stranger',
+            'GRANT EXECUTE ON FUNCTION ringbearer.emit TO "the-shop"',
+        ):
+            connection.exec_driver_sql(statement.replace("%", "%%"))
+        with Operations.context(MigrationContext.configure(connection)):
+            migration.upgrade()
+        connection.exec_driver_sql('SET ROLE "the-shop"')
+        emit = f"SELECT ringbearer.emit('a.b', 'studio', '1', traceparent => '{_PARENT}')"
+        assert connection.exec_driver_sql(emit).scalar_one() > 0
+        connection.exec_driver_sql("SET ROLE stranger")
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            connection.exec_driver_sql(emit)
+        connection.rollback()
+    engine.dispose()
 
 
 def test_an_event_has_the_time_at_which_it_was_emitted(

@@ -18,7 +18,7 @@ BELL = "outbox"
 
 _TAKE = text(f"""
 SELECT id, type, supplier_id, CAST(data AS text), emitted_at, happened_at, idempotency_key, ordering_key, priority,
-       deliver_at, occasion_date, tags
+       deliver_at, occasion_date, tags, traceparent
 FROM {TABLE} WHERE refused_at IS NULL ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
 """)
 _DONE = text(f"DELETE FROM {TABLE} WHERE id = ANY(CAST(:ids AS bigint[]))")
@@ -44,6 +44,7 @@ class Emitted(NamedTuple):
     deliver_at: datetime | None
     occasion_date: date | None
     tags: list[str] | None
+    traceparent: str | None
 
 
 def take(connection: Connection, most: int) -> list[Emitted]:
