@@ -309,6 +309,7 @@ def _ask(url: str, examples: Mapping[str, str], rounds: int) -> Iterator[tuple[s
         client.post("/login", data={"key": ADMIN_KEY})
         for path in pages:
             yield path, _timed(client, path, {}, rounds)
+        yield "/live, until its figures", _streamed(client, rounds)
         for path in lists:
             yield path, _timed(client, path, {"authorization": f"Bearer {ADMIN_KEY}"}, rounds)
 
@@ -321,6 +322,19 @@ def _timed(client: httpx.Client, path: str, headers: dict[str, str], rounds: int
         times.append((time.perf_counter() - began) * 1e3)
         if answer.status_code != 200:
             raise RuntimeError(f"{path} was answered with {answer.status_code}")
+    return Measured(statistics.median(times), max(times))
+
+
+def _streamed(client: httpx.Client, rounds: int) -> Measured:
+    """From asking for the stream of the first page to the figures, which a page that came without them shows then."""
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        with client.stream("GET", "/live") as stream:
+            for line in stream.iter_lines():
+                if line == "event: sample":
+                    break
+        times.append((time.perf_counter() - began) * 1e3)
     return Measured(statistics.median(times), max(times))
 
 

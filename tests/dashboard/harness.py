@@ -12,6 +12,7 @@ from ringbearer.api.app import create_app
 from ringbearer.dashboard.app import create_dashboard, is_page
 from ringbearer.dashboard.inside import Inside
 from ringbearer.dashboard.live import Pulse
+from ringbearer.dashboard.now import paint
 from ringbearer.dashboard.services import PageServices
 from ringbearer.dashboard.vitals import Looker
 from ringbearer.season import Season
@@ -29,6 +30,7 @@ class Pages(Api):
         self.totals: Callable[[], dict[str, float]] = dict
         self.pulse = Pulse(
             Looker(self.storage, figures=self.services.monitor.window, totals=lambda: self.totals()),
+            paint=paint,
             interval=0.05,
         )
 

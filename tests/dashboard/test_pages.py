@@ -4,26 +4,43 @@ import hmac
 import json
 import logging
 import re
+import threading
 from base64 import b64decode, b64encode
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from html import unescape
+from itertools import islice
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dashboard.harness import Pages
+from chaos.service import wait_for
+from dashboard.harness import Browser, Pages
 from ringbearer import clock
 from ringbearer.dashboard.inspector import spans
 from ringbearer.dashboard.rendering import duration, moment, number, percent, pretty_json, query
+from ringbearer.dashboard.vitals import Vitals
 from ringbearer.domain.deliveries import Attempt, State
 from ringbearer.domain.suppliers import Supplier
+from ringbearer.errors import StoreUnavailable
 from ringbearer.monitor.prometheus import PrometheusMetrics
 from ringbearer.storage.forecasts import Foretold
 from ringbearer.storage.rollups import Level, Rollup
 from ringbearer.telemetry import Telemetry
 
-PLAIN = ("/", "/deliveries", "/dead-letters", "/suppliers", "/endpoints")
+PLAIN = ("/deliveries", "/dead-letters", "/suppliers", "/endpoints")
 FIGURES = ("/season", "/service-levels", "/alerts")
+
+
+def _shown_now(visitor: Browser, text: str) -> str:
+    """The first page, once it says so: its figures are those of the last look, which is a moment old."""
+    wait_for(lambda: text in visitor.get("/").text, 30, f"{text!r} on the first page")
+    return visitor.get("/").text
+
+
+@pytest.mark.parametrize("scope", ["admin", "read"])
+def test_the_first_page_tells_that_there_is_nothing_yet(pages: Pages, scope: str) -> None:
+    assert "Nothing has been delivered yet" in _shown_now(pages.browser(scope), 'class="empty"')
 
 
 @pytest.mark.parametrize("path", PLAIN)
@@ -346,15 +363,63 @@ def test_the_live_page_ends_with_its_key(pages: Pages) -> None:
         assert "event: gone" in list(lines)
 
 
+def test_a_store_that_hangs_delays_no_first_paint_and_one_that_fails_is_told(pages: Pages) -> None:
+    """A page whose look takes too long comes without figures; the stream brings them, or says that there are none."""
+    look, hanging, failing = pages.pulse._look, threading.Event(), threading.Event()
+    failing.set()
+
+    def hang() -> Vitals:
+        hanging.wait(30)
+        if failing.is_set():
+            raise StoreUnavailable("away")
+        return look()
+
+    pages.pulse._look = hang
+    visitor = pages.browser("read")
+    shown = visitor.get("/").text
+    assert 'aria-busy="true"' in shown
+    assert "Dead letters" in shown
+    assert "Nothing has been delivered yet" not in shown
+    with visitor.client.stream("GET", "/live") as stream:
+        events = (line for line in stream.iter_lines() if line.startswith("event: "))
+        hanging.set()
+        assert next(events) == "event: blind"
+        failing.clear()
+        assert "event: figures" in events
+    assert "Nothing has been delivered yet" in _shown_now(visitor, 'class="empty"')
+
+
+def test_however_many_watch_a_look_is_made_and_painted_once(pages: Pages) -> None:
+    painted: list[float] = []
+    paint = pages.pulse._paint
+
+    def count(found: Vitals) -> bytes:
+        painted.append(found.point[0])
+        return paint(found)
+
+    pages.pulse._paint = count
+    seen = []
+    with ExitStack() as stack:
+        viewers = [pages.browser("read") for _ in range(3)]
+        streams = [stack.enter_context(viewer.client.stream("GET", "/live")) for viewer in viewers]
+        for stream in streams:
+            samples = (json.loads(line[6:])[0] for line in stream.iter_lines() if line.startswith("data: ["))
+            seen.append(set(islice(samples, 30)))
+    assert [len(each) for each in seen] == [30] * 3
+    assert set.intersection(*seen)
+    assert set.union(*seen) <= set(painted)
+
+
 def test_the_cache_is_seen_by_what_it_answered(pages: Pages) -> None:
-    assert "answered from memory" not in pages.browser("read").get("/").text
+    visitor = pages.browser("read")
+    assert "answered from memory" not in _shown_now(visitor, "no worker")
     telemetry = Telemetry()
     metrics = PrometheusMetrics(telemetry, registry=CollectorRegistry())
     pages.totals = metrics.totals
     metrics._cache.labels("l1", "hit").inc(99)
     metrics._cache.labels("l1", "miss").inc(1)
     metrics._cache.labels("l2", "miss").inc(1_000)
-    assert "99.00 % of look-ups answered from memory" in pages.browser("read").get("/").text
+    _shown_now(visitor, "99.00 % of look-ups answered from memory")
 
 
 def test_time_is_split_into_waiting_and_exchanges() -> None:
@@ -415,21 +480,21 @@ def test_a_circuit_breaker_is_seen_and_forced_by_an_administrator_only(pages: Pa
     assert "Keep open" in visitor.get(here).text
     assert visitor.post(f"{here}/breaker", state="open").status_code == 303
     assert "Left alone by its circuit breaker" in visitor.get(here).text
-    assert "1 endpoint left alone" in visitor.get("/").text
+    _shown_now(visitor, "1 endpoint left alone")
     assert "left alone" in visitor.get("/endpoints").text
     owner = pages.browser("supplier:lumen")
     assert "Leave it to its answers" not in owner.get(here).text
     assert owner.post(f"{here}/breaker", state="auto").status_code == 403
     assert visitor.post(f"{here}/breaker", state="ajar").status_code == 422
     assert visitor.post(f"{here}/breaker", state="auto").status_code == 303
-    assert "no breaker open" in visitor.get("/").text
+    _shown_now(visitor, "no breaker open")
 
 
 def test_an_alert_is_seen_acknowledged_and_silenced_by_an_administrator_only(pages: Pages) -> None:
     alert = pages.alert().id
     visitor = pages.browser("admin")
     assert "Acknowledge" in visitor.get("/alerts").text
-    assert "1 alert fires" in visitor.get("/").text
+    _shown_now(visitor, "1 alert fires")
     looker = pages.browser("read")
     assert "Acknowledge" not in looker.get("/alerts").text
     looker.get("/")

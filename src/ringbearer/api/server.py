@@ -23,6 +23,7 @@ from ringbearer.dashboard import rendering
 from ringbearer.dashboard.app import create_dashboard, is_page
 from ringbearer.dashboard.inside import Inside
 from ringbearer.dashboard.live import Pulse
+from ringbearer.dashboard.now import paint
 from ringbearer.dashboard.services import PageServices
 from ringbearer.dashboard.vitals import Looker
 from ringbearer.delivery.sample import send_sample
@@ -175,7 +176,8 @@ class Front:
                 figures=services.monitor.window,
                 totals=services.metrics.totals,
                 ping=services.redis.ping if services.redis is not None else None,
-            )
+            ),
+            paint=paint,
         )
         self._probes = Probes(
             storage=services.storage,

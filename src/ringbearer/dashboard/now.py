@@ -14,10 +14,10 @@ from ringbearer.dashboard.services import PageServices
 from ringbearer.dashboard.sessions import Visitor
 from ringbearer.dashboard.vitals import Vitals
 from ringbearer.domain.keys import digest
-from ringbearer.errors import Overloaded
+from ringbearer.errors import Overloaded, StoreUnavailable
 
-_RATES = ("accepted", "attempts", "retries")
 _ASK_AGAIN = 10  # looks between two questions whether the session still holds
+_PARTS = ("figures", "system", "newest")
 
 
 @get("/")
@@ -25,7 +25,8 @@ async def show_now(visitor: Visitor, services: PageServices) -> Response[str]:
     """The first page; a supplier's key sees its supplier instead, since what is here is everybody's."""
     if visitor.key.supplier_id is not None:
         return redirect(f"/suppliers/{visitor.key.supplier_id}")
-    return page("now.html", visitor, now=await services.pulse.newest(), samples=_samples(services))
+    found = await services.pulse.newest()
+    return page("now.html", visitor, now=found, points=list(services.pulse.points))
 
 
 @get("/live")
@@ -42,17 +43,27 @@ async def stream_now(visitor: Visitor, services: PageServices) -> Response[Any]:
     )
 
 
+def paint(found: Vitals) -> bytes:
+    """A look as server-sent events."""
+    parts = [_event(name, fragment("parts/now.html", name, found)) for name in _PARTS]
+    return b"".join((*parts, _event("sample", msgspec.json.encode(found.point).decode())))
+
+
 async def _events(visitor: Visitor, services: PageServices) -> AsyncIterator[bytes]:
     looks = 0
-    async for found in services.pulse.watch():
-        if looks % _ASK_AGAIN == 0 and not await _still_in(visitor, services):
-            yield b"event: gone\ndata: \n\n"
-            return
+    async for painted in services.pulse.watch():
+        if painted is None:
+            yield _event("blind", "")
+            continue
+        try:
+            if looks % _ASK_AGAIN == 0 and not await _still_in(visitor, services):
+                yield _event("gone", "")
+                return
+        except StoreUnavailable:  # nothing is shown until that was answered
+            yield _event("blind", "")
+            continue
         looks += 1
-        yield _event("figures", fragment("parts/now.html", "figures", found))
-        yield _event("system", fragment("parts/now.html", "system", found))
-        yield _event("newest", fragment("parts/now.html", "newest", found))
-        yield _event("sample", msgspec.json.encode(_sample(found)).decode())
+        yield painted
 
 
 async def _still_in(visitor: Visitor, services: PageServices) -> bool:
@@ -64,14 +75,5 @@ async def _still_in(visitor: Visitor, services: PageServices) -> bool:
 
 
 def _event(name: str, text: str) -> bytes:
-    lines = "".join(f"data: {line}\n" for line in text.splitlines() if line.strip())
-    return f"event: {name}\n{lines}\n".encode()
-
-
-def _samples(services: PageServices) -> list[list[float | None]]:
-    return [_sample(found) for found in services.pulse.kept]
-
-
-def _sample(found: Vitals) -> list[float | None]:
-    """A point of the chart: seconds since the epoch; deliveries accepted, tries, and repeated tries a second."""
-    return [found.at / clock.SECOND, *(round(found.total(name), 1) for name in _RATES)]
+    lines = [line for line in text.splitlines() if line.strip()] or [""]
+    return "".join((f"event: {name}\n", *(f"data: {line}\n" for line in lines), "\n")).encode()

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from ringbearer.dashboard.assets import asset_path
 from ringbearer.dashboard.sessions import Visitor
+from ringbearer.domain.alerts import Rule
 
 HEADERS = {
     "content-security-policy": (
@@ -139,6 +140,12 @@ def state_name(state: str) -> str:
     return {"leased": "in flight", "dead": "dead letter"}.get(str(state), str(state))
 
 
+def condition(rule: Rule) -> str:
+    """When an alert rule fires, in the words that its alerts have."""
+    bound = f"{'more' if rule.above else 'fewer'} than {rule.threshold:g}"
+    return rule.summary.replace("{group} ", "").replace("{group}", "one of them").replace("{value}", bound)
+
+
 def rooms(visitor: Visitor) -> tuple[tuple[str, str, str], ...]:
     """The pages that this visitor may open: path, name and icon of each."""
     own = visitor.key.supplier_id
@@ -163,6 +170,7 @@ def _environment() -> Environment:
         "percent": percent,
         "pretty_json": pretty_json,
         "short": short,
+        "condition": condition,
         "rooms": rooms,
         "state_name": state_name,
     }

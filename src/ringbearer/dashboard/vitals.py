@@ -17,6 +17,8 @@ from ringbearer.storage.nodes import Node
 from ringbearer.storage.search import Filter
 
 _NEWEST = 12
+_DAY = 86_400 * clock.SECOND
+_RATES = ("accepted", "attempts", "retries")
 _CIRCUITS = 5
 _MINUTE = 60 * clock.SECOND
 _WAITING = (State.READY, State.WAITING)
@@ -84,6 +86,11 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
         slots = self.total("slots")
         return self.total("held") / slots if slots else None
 
+    @property
+    def point(self) -> list[float]:
+        """A point of the chart: seconds since the epoch; deliveries accepted, tries, and repeated tries a second."""
+        return [self.at / clock.SECOND, *(round(self.total(name), 1) for name in _RATES)]
+
     def total(self, signal: str) -> float:
         """The sum of a signal over all processes."""
         return sum(node.signals.get(signal, 0.0) for node in self.nodes)
@@ -121,7 +128,7 @@ class Looker:
             lanes=tuple(_lane(lane, depth, oldest, now, measured) for lane in range(len(LANES))),
             dead=sum(count for (_, state), count in depth.items() if state is State.DEAD),
             held=sum(count for (_, state), count in depth.items() if state is State.HELD),
-            newest=tuple(storage.history.find(Filter(), limit=_NEWEST).items),
+            newest=self._newest(now),
             nodes=tuple(storage.nodes.alive()),
             circuits=tuple(circuits),
             circuits_open=storage.breakers.count_open() if len(circuits) == _CIRCUITS else len(circuits),
@@ -132,6 +139,12 @@ class Looker:
             redis_used=self._ping is not None,
             cache_hits=_hits(self._totals()),
         )
+
+    def _newest(self, now: int) -> tuple[Delivery, ...]:
+        """The newest deliveries: of a day if that is enough, so that PostgreSQL opens no other day's tables."""
+        find = self._storage.history.find
+        found = find(Filter(after=clock.to_datetime(now - _DAY)), limit=_NEWEST).items
+        return tuple(found if len(found) == _NEWEST else find(Filter(), limit=_NEWEST).items)
 
     def _asked_redis(self) -> float | None:
         if self._ping is None:

@@ -83,7 +83,8 @@ def judge(exchange: Exchange, *, attempt: int, schedule: Sequence[float], now: i
     pause = _pause(exchange, status, wait, now)
     slow_until = None if pause is None else now + int(pause * clock.SECOND)
     if wait is None:
-        return Verdict(State.DEAD, slow_until=slow_until, reason=f"given up after {attempt} attempts")
+        attempts = "1 attempt" if attempt == 1 else f"{attempt} attempts"
+        return Verdict(State.DEAD, slow_until=slow_until, reason=f"given up after {attempts}")
     due_at = now + int(wait * clock.SECOND)
     return Verdict(State.SCHEDULED, due_at=max(due_at, slow_until or 0), slow_until=slow_until)
 

@@ -114,6 +114,7 @@
       draw();
     });
     return (sample) => {
+      if (kept.length && sample[0] <= kept[kept.length - 1][0]) return; // the page came with it
       kept.push(sample);
       if (kept.length > 300) kept.shift();
       draw();
@@ -129,22 +130,41 @@
       lamp.className = "pulse " + word;
     };
     const sampled = liveRates();
-    const stream = new EventSource(source.dataset.live);
-    stream.onopen = () => say("on", "live");
-    stream.onerror = () => say("off", stream.readyState === 2 ? "not live: reload the page" : "connecting again");
-    stream.addEventListener("sample", (event) => sampled(JSON.parse(event.data)));
-    stream.addEventListener("gone", () => location.reload());
-    for (const region of document.querySelectorAll("[data-event]")) {
-      let shown = null;
-      stream.addEventListener(region.dataset.event, (event) => {
-        // What somebody reads or points at stays as it is until they leave it.
-        if (event.data === shown || region.contains(document.activeElement)) return;
-        if (region.matches(":hover") && region.querySelector("a")) return;
-        shown = event.data;
-        region.innerHTML = event.data;
-        localTimes(region);
+    const title = document.title;
+    const tellInTitle = () => {
+      const firing = Number(document.querySelector("[data-firing]")?.dataset.firing || 0);
+      document.title = firing ? `(${firing}) ${title}` : title;
+    };
+    tellInTitle();
+    const regions = [...document.querySelectorAll("[data-event]")].map((region) => ({ region, shown: null }));
+    let stream = null;
+    const connect = () => {
+      stream = new EventSource(source.dataset.live);
+      stream.onerror = () => {
+        say("off", "connecting again");
+        // After an answer that is no stream, as while the store is away, the browser does not try again by itself.
+        if (stream.readyState === EventSource.CLOSED) setTimeout(connect, 3000);
+      };
+      stream.addEventListener("sample", (event) => {
+        say("on", "live");
+        sampled(JSON.parse(event.data));
       });
-    }
+      stream.addEventListener("blind", () => say("off", "no news: the store does not answer"));
+      stream.addEventListener("gone", () => location.reload());
+      for (const each of regions) {
+        stream.addEventListener(each.region.dataset.event, (event) => {
+          // What somebody reads or points at stays as it is until they leave it.
+          const { region } = each;
+          if (event.data === each.shown || region.contains(document.activeElement)) return;
+          if (region.matches(":hover") && region.querySelector("a")) return;
+          each.shown = event.data;
+          region.innerHTML = event.data;
+          localTimes(region);
+          tellInTitle();
+        });
+      }
+    };
+    connect();
     addEventListener("pagehide", () => stream.close());
   }
 
@@ -159,8 +179,16 @@
     });
   });
 
+  function showToday(root) {
+    for (const heat of root.querySelectorAll(".heat")) {
+      const ahead = heat.querySelector(".ahead");
+      if (ahead) heat.scrollLeft += ahead.getBoundingClientRect().left - heat.getBoundingClientRect().right + 48;
+    }
+  }
+
   function dress(root) {
     localTimes(root);
+    showToday(root);
     chartsFromTables(root);
   }
 
