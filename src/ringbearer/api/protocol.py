@@ -8,8 +8,9 @@ whatever is unusual (chunked bodies, 100-continue, pipelining), goes uvicorn's w
 from http import HTTPStatus
 from typing import cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from ringbearer.api.connections import BoundedProtocol, most_connections
 from ringbearer.api.ingest import MAX_EVENT_BYTES, Ingest
 
 _PATH = b"/v1/events"
@@ -65,19 +66,22 @@ class _EventCycle:
         self.protocol.on_response_complete()
 
 
-class EventProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with a shorter way for single events. `ingest` is set by `protocol_for`."""
+class EventProtocol(BoundedProtocol):
+    """The bounded protocol with a shorter way for single events. `ingest` is set by `protocol_for`."""
 
     ingest: Ingest
 
     def on_message_begin(self) -> None:
         """Keep the request's head; the scope is made when it turns out to be needed."""
+        self.begin_message()
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
 
     def on_headers_complete(self) -> None:
         """Choose the way."""
+        if not self.end_head():
+            return
         if self.url == _PATH and self.parser.get_method() == b"POST" and self._is_plain():
             headers = dict(self.headers)
             length = headers.get(b"content-length")
@@ -89,16 +93,22 @@ class EventProtocol(HttpToolsProtocol):
             ):
                 cycle = _EventCycle(self, headers, self.parser.should_keep_alive())
                 self.cycle = cast(RequestResponseCycle, cycle)
+                self.in_head = False
                 return
+        self.check_version()
         url, headers_read, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url = url
         self.headers.extend(headers_read)
         self.expect_100_continue = expects
         super().on_headers_complete()
+        self.in_head = False
+        self.headers = []  # trailers, which come after the body, are no headers
 
     def on_message_complete(self) -> None:
         """Hand the event over."""
+        if not self.end_message():
+            return
         cycle = cast(object, self.cycle)
         if isinstance(cycle, _EventCycle):
             self.ingest.begin(cycle.headers, cycle.body, cycle.answer)
@@ -107,9 +117,10 @@ class EventProtocol(HttpToolsProtocol):
 
     def _is_plain(self) -> bool:
         idle = self.cycle is None or self.cycle.response_complete
-        return idle and not self.expect_100_continue and not self.parser.should_upgrade()
+        # A client that reads no answers gets no more than one buffer of them: the other way waits until it does.
+        return idle and not self.expect_100_continue and not self.flow.write_paused
 
 
 def protocol_for(ingest: Ingest) -> type[EventProtocol]:
     """The protocol class for a server with this ingest."""
-    return type("EventProtocol", (EventProtocol,), {"ingest": ingest})
+    return type("EventProtocol", (EventProtocol,), {"ingest": ingest, "most": most_connections()})

@@ -11,8 +11,10 @@ import uvicorn
 import uvloop
 from litestar.types import HTTPScope
 
+from ringbearer import clock
 from ringbearer.api.app import create_app
 from ringbearer.api.auth import Authenticator
+from ringbearer.api.connections import SWEEP_SECONDS, sweep
 from ringbearer.api.ingest import Ingest, Receive, Scope, Send
 from ringbearer.api.probes import Probes
 from ringbearer.api.protocol import protocol_for
@@ -51,7 +53,7 @@ def serve(settings: Settings) -> None:
     services = Services(settings, listen=False)
     try:
         if SOCKET_DESCRIPTOR not in os.environ:
-            settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            settings.make_data_dir()
             services.storage.migrate()
             services.storage.catalog.check_seals()
             ensure_admin_key(settings, services.storage)
@@ -222,7 +224,7 @@ class Front:
                 return await self.ingest.one(scope, receive, send)
             if method == "POST" and path == "/v1/events/batch":
                 return await self.ingest.batch(scope, receive, send)
-            if method == "GET" and await self._probes.answered(path, send):
+            if method in ("GET", "HEAD") and await self._probes.answered(path, send):
                 return None
             if is_page(path):
                 return await self._dashboard(cast(HTTPScope, scope), receive, send)
@@ -230,11 +232,17 @@ class Front:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to `on_stop`: the process has more to end than the server."""
+    """Leaves signals to `on_stop`: the process has more to end than the server. Sweeps its connections."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second; returns whether to end."""
+        if counter % (10 * SWEEP_SECONDS) == 0:
+            sweep(self.server_state.connections, clock.monotonic())
+        return await super().on_tick(counter)
 
 
 def _inherited() -> list[socket.socket] | None:

@@ -81,7 +81,7 @@ _ROOMS = frozenset(path.split("/")[1] for handler in HANDLERS for path in handle
 
 def is_page(path: str) -> bool:
     """Whether a path belongs to the pages."""
-    return path.split("/", 2)[1] in _ROOMS
+    return path.startswith("/") and path.split("/", 2)[1] in _ROOMS
 
 
 def create_dashboard(services: PageServices) -> Litestar:
