@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 import uvloop
@@ -239,6 +240,8 @@ def open_store(settings: Settings) -> Storage:
 def own_hosts(settings: Settings) -> frozenset[str]:
     """The names of this service's own machines, which no delivery may be sent to."""
     names = {settings.host, socket.gethostname(), make_url(settings.store_url).host}
+    if settings.public_url is not None:
+        names.add(urlsplit(settings.public_url).hostname)
     if settings.redis_url is not None:
         names.update(host for host, _ in parse(settings.redis_url).hosts)
     return frozenset(name for name in names if name and name not in {"0.0.0.0", "::"})  # noqa: S104
@@ -282,6 +285,10 @@ def ensure_admin_key(settings: Settings, storage: Storage) -> tuple[Path | None,
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         key = path.read_text().strip()
+        if not key:
+            raise ConfigurationError(
+                f"{path.absolute()} is empty; delete it, and the next start makes a new key"
+            ) from None
         if storage.catalog.find_key(digest(key)) is None:
             _store_admin_key(storage, key)  # the file outlived its database
         return path, None

@@ -60,6 +60,9 @@ def _data_dir(path: Path) -> Iterator[Finding]:
             "ok", "data directory", f"{path.absolute()} does not exist yet; the first start makes it"
         )
         return
+    if not path.is_dir():
+        yield Finding("error", "data directory", f"{path.absolute()} is no directory; choose another")
+        return
     if not os.access(path, os.W_OK | os.X_OK):
         yield Finding("error", "data directory", f"{path.absolute()} cannot be written to by this user")
         return

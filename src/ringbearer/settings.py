@@ -139,8 +139,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The keys that seal stored secrets; made in the data directory at the first start."""
         if self.secret_key is not None:
             return [key.strip() for key in self.secret_key.split(",") if key.strip()]
-        self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.make_data_dir()
         return key_file(self.data_dir / "secret.key")
+
+    def make_data_dir(self) -> None:
+        """Make the data directory unless it is there; raises ConfigurationError when nothing can be written to it."""
+        advice = "choose another with --data-dir or RINGBEARER_DATA_DIR"
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the data directory {self.data_dir.absolute()} cannot be made: {error.strerror}; {advice}"
+            ) from None
+        if not os.access(self.data_dir, os.W_OK | os.X_OK):
+            raise ConfigurationError(
+                f"this user cannot write to the data directory {self.data_dir.absolute()}; give it to the user, "
+                f"or {advice}"
+            )
 
 
 def load(overrides: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:

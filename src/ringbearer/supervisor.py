@@ -6,6 +6,7 @@ whose end tells the children that their parent is gone, however it went.
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import hashlib
 import logging
@@ -38,6 +39,10 @@ _log = logging.getLogger(__name__)
 SOCKET_DESCRIPTOR = "RINGBEARER_SOCKET_DESCRIPTOR"
 """Names the descriptor of the listening socket that the API process inherits."""
 _MEMORY = Path("/dev/shm")  # noqa: S108  what is made there is this user's alone
+_ADVICE = {
+    errno.EADDRINUSE: "another program has it: choose another with --port",
+    errno.EACCES: "ports below 1024 need a right that this user lacks: choose another with --port",
+}
 _READY_POLL = 0.05
 _FOLLOW_SECONDS = 0.5  # between two looks at how many workers are wanted
 
@@ -45,7 +50,7 @@ _FOLLOW_SECONDS = 0.5  # between two looks at how many workers are wanted
 def up(settings: Settings) -> None:
     """Run everything on this machine until SIGTERM or SIGINT; raises ConfigurationError when it cannot start."""
     prepare_process(settings)
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.make_data_dir()
     only_one = _lock(settings.data_dir / "up.lock")
     listener = _bind(settings)
     with only_one, listener, open_store(settings) as storage:
@@ -90,9 +95,9 @@ def _bind(settings: Settings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
+        advice = _ADVICE.get(error.errno or 0, "--host takes an address of this machine, such as 127.0.0.1")
         raise ConfigurationError(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; "
-            "another program may have it, choose another with --port"
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; {advice}"
         ) from None
     listener.listen(2048)
     return listener

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ringbearer.app import own_hosts
 from ringbearer.delivery.guard import BLOCKED_PORTS, Guard
 from ringbearer.errors import ConfigurationError, InvalidInput, UrlRefused
+from ringbearer.settings import Settings
 
 STRICT = Guard()
 LOOPBACK = Guard(allow_networks=["127.0.0.0/8", "::1/128"])
@@ -363,6 +365,18 @@ def test_our_own_hosts_are_refused(url: str) -> None:
     assert STRICT.check_url(url)
     with pytest.raises(UrlRefused, match="itself"):
         Guard(own_hosts=own).check_url(url)
+
+
+def test_our_own_hosts_are_those_of_the_settings() -> None:
+    """Case 34: the address that publishers and viewers use, the database and Redis."""
+    own = own_hosts(
+        Settings(
+            public_url="https://hooks.example.com:8443/api",
+            database_url="postgresql://r@db.example.com/hooks",
+            redis_url="redis://cache.example.com:6379/0",
+        )
+    )
+    assert {"hooks.example.com", "db.example.com", "cache.example.com"} <= own
 
 
 def test_loopback_among_our_own_hosts_is_left_to_the_allowed_networks() -> None:

@@ -9,7 +9,7 @@ from cyclopts import App, CycloptsError, Parameter
 from ringbearer import __version__
 from ringbearer.cli import service
 from ringbearer.cli.options import examples
-from ringbearer.errors import RingbearerError
+from ringbearer.errors import RingbearerError, StoreUnavailable
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -65,6 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ringbearer: {error}", file=sys.stderr)
         for pointer, message in getattr(error, "problems", ()):
             print(f"  {pointer}: {message}", file=sys.stderr)
+        if isinstance(error, StoreUnavailable):
+            print(
+                "  is it running, and RINGBEARER_DATABASE_URL right? ringbearer doctor looks", file=sys.stderr
+            )
         return EXIT_FAILED
     except BrokenPipeError:
         # The reader of a pipe has seen enough; Python would complain once more when it flushes at exit.

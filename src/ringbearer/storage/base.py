@@ -103,9 +103,7 @@ def open_storage(url: str, vault: Vault, *, prepare: bool = True) -> Storage:
             raise ConfigurationError(
                 "RINGBEARER_DATABASE_URL: SQLite needs a file, as in sqlite:////var/lib/ringbearer/ringbearer.db"
             )
-        path = Path(parsed.database)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sqlite = SQLiteDatabase(path)
+        sqlite = SQLiteDatabase(Path(parsed.database))
         return Storage(sqlite, ChunkedRetention(sqlite), vault)
     from ringbearer.storage.postgres import PostgresDatabase
     from ringbearer.storage.retention import PartitionedRetention

@@ -1,6 +1,7 @@
 """SQLite: one file, WAL, every accepted event on the disk before it is acknowledged."""
 
 import os
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,9 +46,7 @@ class SQLiteDatabase(Database):
         # that with two, a worker that claims and settles in turns would read every page anew for each transaction.
         self._durable = self._engine("BEGIN IMMEDIATE", size=1, cache=_WRITER_CACHE)
         self._relaxed = self._durable.execution_options(**{_RELAXED: True})
-        os.close(
-            os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        )  # SQLite would let others read it
+        _make(path)
         self._turns = Turns(Path(f"{path}.lock"), patience=_BUSY_SECONDS)
 
     def __repr__(self) -> str:
@@ -114,7 +113,14 @@ class SQLiteDatabase(Database):
                 "journal_size_limit = 67108864",
                 "temp_store = MEMORY",
             ):
-                cursor.execute(f"PRAGMA {pragma}")
+                try:
+                    cursor.execute(f"PRAGMA {pragma}")
+                except sqlite3.DatabaseError as error:
+                    if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+                        raise
+                    raise ConfigurationError(
+                        f"{self._path} is no SQLite database; name another file, or put it back from a backup"
+                    ) from None
             cursor.close()
 
         @event.listens_for(engine, "begin")
@@ -128,9 +134,19 @@ class SQLiteDatabase(Database):
         return engine
 
 
-def _check_version() -> None:
-    import sqlite3
+def _make(path: Path) -> None:
+    """Make the file unless it is there: SQLite would let others read it. Raises ConfigurationError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise ConfigurationError(
+            f"the database file {path.absolute()} cannot be opened: {error.strerror}; name another with --data-dir or "
+            "RINGBEARER_DATABASE_URL"
+        ) from None
 
+
+def _check_version() -> None:
     if sqlite3.sqlite_version_info < _MINIMUM_VERSION:
         raise ConfigurationError(
             f"SQLite {sqlite3.sqlite_version} is too old: Ringbearer needs 3.38 or newer; use a newer Python or "

@@ -85,11 +85,20 @@ def generate_key() -> str:
 
 
 def key_file(path: Path) -> list[str]:
-    """The keys in the file, one a line, the first one sealing; made with one new key and mode 0600 when absent."""
+    """The keys in the file, one a line, the first one sealing; made with one new key and mode 0600 when absent.
+
+    Raises ConfigurationError when it is there and empty.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        keys = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        if not keys:
+            raise ConfigurationError(
+                f"{path.absolute()} holds no key: restore it from your copy, since without it stored secrets are lost; "
+                "delete it only where nothing is stored yet"
+            ) from None
+        return keys
     with os.fdopen(descriptor, "w") as file:
         key = generate_key()
         file.write(key + "\n")
