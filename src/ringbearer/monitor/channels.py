@@ -84,9 +84,10 @@ def send(channel: Channel, address: str, message: Message) -> None:
 
 def _post(url: str, body: bytes, headers: dict[str, str]) -> None:
     headers = {"content-type": "application/json", "user-agent": f"Ringbearer/{__version__}", **headers}
-    answer = httpx.post(url, content=body, headers=headers, timeout=TIMEOUT, follow_redirects=False)
-    if not answer.is_success:
-        raise ChannelFailed(f"answered {answer.status_code}")
+    # The body of the answer is nobody's concern, so that it may be as long, slow or packed as it likes.
+    with httpx.stream("POST", url, content=body, headers=headers, timeout=TIMEOUT) as answer:
+        if not answer.is_success:
+            raise ChannelFailed(f"answered {answer.status_code}")
 
 
 def _signed(secret: str, message: Message) -> tuple[bytes, dict[str, str]]:
