@@ -12,7 +12,7 @@ help:
 	@echo "make test    set up, and run every check and test"
 	@echo "make demo    a wedding day in a minute: service, receivers and a failure"
 	@echo "make bench   measure the whole system; results go to bench/results"
-	@echo "make season  a month of a wedding season in four minutes, with a report"
+	@echo "make season  a month of a wedding season in some minutes, with a report"
 	@echo "make chaos   break things while traffic flows, and look for lost events"
 
 $(VENV)/made:

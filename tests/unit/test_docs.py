@@ -1,14 +1,16 @@
 """The documentation is whole: nothing that can be set, measured, called or linked to is missing from it."""
 
 import ast
+import contextlib
 import os
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from cyclopts import App
+from cyclopts import App, MissingArgumentError
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -79,6 +81,46 @@ def test_every_command_is_mentioned() -> None:
     assert "endpoints rotate-secret" in commands
     for command in commands:
         assert f"`{command}`" in text, f"`{command}` is not in docs/rooms/cli.md"
+
+
+_SHELL = re.compile(r"^```sh$(.*?)^```", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`(ringbearer [^`…|]+)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_that_are_written_down_are_understood(page: Path) -> None:
+    text = page.read_text()
+    scripts = [line for block in _SHELL.findall(text) for line in _whole_lines(block)]
+    for words in _calls(scripts):
+        app.parse_args(words, exit_on_error=False, print_error=False)
+    for words in _calls(_INLINE.findall(text)):
+        with contextlib.suppress(MissingArgumentError):  # which command is meant, is enough here
+            app.parse_args(words, exit_on_error=False, print_error=False)
+
+
+def _calls(lines: Iterable[str]) -> Iterator[list[str]]:
+    """The arguments of every call of `ringbearer`."""
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        while words and "=" in words[0]:  # variables for the command
+            del words[0]
+        if (
+            words
+            and words[0] in {"ringbearer", ".venv/bin/ringbearer"}
+            and not any("…" in word for word in words)
+        ):
+            ends = [at for at, word in enumerate(words) if word in {"&", "|", ">", "&&", ";"}]
+            yield words[1 : ends[0]] if ends else words[1:]
+
+
+def _whole_lines(block: str) -> Iterator[str]:
+    """The lines of a script; those that end within quotes or with a backslash go on in the next."""
+    line = ""
+    for part in block.replace("\\\n", " ").splitlines():
+        line = f"{line}\n{part}" if line else part
+        if (line.count("'") - line.count("\\'")) % 2 == 0:
+            yield line
+            line = ""
 
 
 def _commands(of: App, *above: str) -> Iterator[str]:
