@@ -1,12 +1,17 @@
 """SQLite commits durably or not, as each transaction asks, and keeps its pages in memory in between."""
 
+import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
+from ringbearer.storage.base import open_storage
 from ringbearer.storage.sqlite import SQLiteDatabase
+from ringbearer.storage.statements import Selection
+from ringbearer.storage.vault import Vault, generate_key
 
 NORMAL, FULL = 1, 2
 
@@ -47,3 +52,35 @@ def test_both_kinds_use_one_connection_so_that_neither_empties_the_others_cache(
         with database.write(durable=durable) as connection:
             used.append(connection.connection.dbapi_connection)
     assert used[0] is used[1] is used[2]
+
+
+def steps(connection: Connection, statement: TextClause) -> list[list[str]]:
+    """The loops of a statement's plan, those that are nested in one another together, the outermost first."""
+    names = set(re.findall(r"(?<!:):(\w+)", statement.text))
+    loops = defaultdict(list)
+    plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement.text}", dict.fromkeys(names, "[]"))
+    for _, parent, _, detail in plan:
+        if detail.startswith(("SCAN", "SEARCH")):
+            loops[parent].append(detail)
+    return list(loops.values())
+
+
+def test_no_statement_of_the_ledger_goes_through_its_batch_once_for_each_row_of_a_table(
+    tmp_path: Path,
+) -> None:
+    """Such a plan takes the square of a batch: parking five hundred took a tenth of a second of everybody's turn."""
+    with open_storage(f"sqlite:///{tmp_path / 'store.db'}", Vault([generate_key()])) as storage:
+        storage.migrate()
+        ledger = storage.ledger
+        seen = 0
+        with storage.database.read() as connection:
+            for room in (ledger._sql, ledger.flows, ledger.parking, ledger.ranking):
+                for name, found in vars(room).items():
+                    statement = found.take if isinstance(found, Selection) else found
+                    if isinstance(statement, TextClause):
+                        nested = [
+                            loops for loops in steps(connection, statement) if "SCAN r " in str(loops[1:])
+                        ]
+                        assert not nested, (name, nested)
+                        seen += 1
+        assert seen > 40

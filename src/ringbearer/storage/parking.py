@@ -120,17 +120,16 @@ class Parking:
         self._scheduled = text(scheduled.format(which=f"reason LIKE '{PARKED}%'"))
         self._limited = text(scheduled.format(which=f"reason IN ('{RATE_LIMIT}', '{PARKED}{RATE_LIMIT}')"))
 
-        among = database.among
-
         def move(before: str) -> str:
+            which = f"state = '{before}'"
+            if database.skip_locked:  # else SQLite would go through all rows for each of them
+                those = (
+                    f"{which} AND delivery_id IN (SELECT r.value ->> 0 FROM {rows}) {database.skip_locked}"
+                )
+                which = f"delivery_id {database.among.format(f'SELECT delivery_id FROM jobs WHERE {those}')}"
             return f"""
                 UPDATE jobs SET state = 'scheduled', due_at = CAST(r.value ->> 1 AS BIGINT), reason = r.value ->> 2
-                FROM {rows} WHERE delivery_id = r.value ->> 0 AND delivery_id {
-                among.format(f'''
-                    SELECT delivery_id FROM jobs WHERE state = '{before}'
-                      AND delivery_id IN (SELECT r.value ->> 0 FROM {rows}) {database.skip_locked}''')
-            }
-                RETURNING lane
+                FROM {rows} WHERE delivery_id = r.value ->> 0 AND {which} RETURNING lane
             """
 
         self._park = text(move("ready"))
