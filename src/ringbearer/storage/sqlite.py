@@ -11,6 +11,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from ringbearer.errors import ConfigurationError
+from ringbearer.storage.checkpoints import Checkpoints
 from ringbearer.storage.database import ConnectionUse, Database
 from ringbearer.storage.migration import upgrade
 from ringbearer.storage.turns import Turns
@@ -48,6 +49,7 @@ class SQLiteDatabase(Database):
         self._relaxed = self._durable.execution_options(**{_RELAXED: True})
         _make(path)
         self._turns = Turns(Path(f"{path}.lock"), patience=_BUSY_SECONDS)
+        self._checkpoints = Checkpoints(path, self._turns)
 
     def __repr__(self) -> str:
         return f"<SQLiteDatabase {self._path}>"
@@ -75,6 +77,7 @@ class SQLiteDatabase(Database):
         )
 
     def close(self) -> None:
+        self._checkpoints.close()
         for engine in (self._readers, self._durable):
             engine.dispose()
         self._turns.close()
@@ -87,8 +90,12 @@ class SQLiteDatabase(Database):
     @contextmanager
     def _writing(self, durable: bool) -> Iterator[Connection]:
         engine = self._durable if durable else self._relaxed
-        with self._turns.take(), engine.begin() as connection:
-            yield connection
+        with self._turns.take():
+            with engine.begin() as connection:
+                yield connection
+                used = connection.connection.dbapi_connection
+            if isinstance(used, sqlite3.Connection):
+                self._checkpoints.wrote(used.total_changes)
 
     def _engine(self, begin: str, *, size: int, cache: int) -> Engine:
         engine = create_engine(
@@ -109,7 +116,7 @@ class SQLiteDatabase(Database):
                 "journal_mode = WAL",
                 "synchronous = FULL",
                 f"cache_size = -{cache}",
-                "wal_autocheckpoint = 4000",  # pages: fewer checkpoints, each with its own wait for the disk
+                "wal_autocheckpoint = 20000",  # pages; before that, it is copied beside the writers
                 "journal_size_limit = 67108864",
                 "temp_store = MEMORY",
             ):
