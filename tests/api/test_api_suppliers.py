@@ -4,6 +4,8 @@ import httpx
 import pytest
 
 from api.harness import Api, pointers, problem
+from ringbearer import clock
+from ringbearer.storage.parking import RATE_LIMIT, Park
 
 PATH = "/v1/suppliers/lumen"
 
@@ -33,6 +35,28 @@ def test_changes_are_told_to_the_cache(api: Api, admin: httpx.Client) -> None:
     admin.put(PATH, json={})
     admin.delete(PATH)
     assert api.invalidated == ["lumen", "lumen"]
+
+
+def test_a_changed_rate_limit_brings_back_what_waits_for_it_at_all_endpoints(
+    api: Api, admin: httpx.Client
+) -> None:
+    limit = {"requests": 1, "period": 3_600}
+    admin.put(PATH, json={"rate_limit": limit})
+    api.supplier("other")
+    now, parking = clock.now(), api.storage.ledger.parking
+    endpoints = [str(api.endpoint(supplier)["id"]) for supplier in ("lumen", "lumen", "other")]
+    for supplier, endpoint_id in zip(("lumen", "lumen", "other"), endpoints, strict=True):
+        api.event(supplier, [endpoint_id])
+    parks = [Park(e, now + 3_600 * clock.SECOND, clock.SECOND, RATE_LIMIT) for e in endpoints]
+    parking.park(parks, now=now)
+
+    def soon() -> int:
+        return api.storage.ledger.stage(now=clock.now() + 10 * clock.SECOND, limit=10)
+
+    admin.put(PATH, json={"name": "Lumen", "rate_limit": limit})
+    assert soon() == 0
+    admin.put(PATH, json={"name": "Lumen", "rate_limit": limit | {"requests": 100}})
+    assert soon() == 2
 
 
 @pytest.mark.parametrize("supplier_id", ["a" * 65, "a b", "a%00b", "a\u00fc", "a:b", "%F0%9F%92%8D"])

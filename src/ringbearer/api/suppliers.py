@@ -70,10 +70,14 @@ async def put_supplier(
         created_at=now,
         updated_at=now,
     )
+    before = (await services.store(catalog.subscriptions, [supplier_id])).get(supplier_id)
     created = await services.store(catalog.put_supplier, supplier)
     services.invalidate(supplier_id)
     if not created:
         supplier = await services.store(catalog.get_supplier, supplier_id)
+    if before is not None and before.supplier.rate_limit != supplier.rate_limit:
+        parking = services.storage.ledger.parking
+        await services.store(parking.limits_changed, before.targets, now=clock.now())
     return json_answer(supplier, 201 if created else 200)
 
 
