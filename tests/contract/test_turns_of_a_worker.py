@@ -26,6 +26,7 @@ class Sender:
         self.begun: list[Lease] = []
         self.under_way: list[Lease] = []
         self.ends = 0
+        self.rings = False
         self.gone: dict[str, str] = {}
         self.slots = self.batch = SLOTS
         self.appetite = 1.0
@@ -45,7 +46,7 @@ class Sender:
 
     def poll(self, timeout: float) -> tuple[list[Outcome], bool]:
         ended, self.under_way = self.under_way[: self.ends], self.under_way[self.ends :]
-        return [Outcome(lease=lease, state=State.DELIVERED, record=_record()) for lease in ended], False
+        return [Outcome(lease=lease, state=State.DELIVERED, record=_record()) for lease in ended], self.rings
 
     def put_down(self) -> list[Outcome]:
         return []
@@ -150,6 +151,102 @@ def test_who_comes_after_a_crowd_is_begun_with_the_next_few(
             turn(loop)
         assert before(sender, event_id, since) <= 128
         assert len(sender.begun) - since <= 128 + 40
+
+
+def ring(loop: WorkLoop, sender: Sender) -> None:
+    """A turn in which the bell rings, and one after it, while too little has ended for a batch."""
+    loop._fresh_at = float("inf")
+    sender.rings = True
+    loop._turn()
+    sender.rings = False
+    loop._next_claim = loop._guests_at = 0.0
+    loop._turn()
+
+
+def test_who_the_bell_rings_for_is_begun_though_too_little_of_a_crowd_has_ended(
+    storage: Storage, loop: WorkLoop, sender: Sender
+) -> None:
+    crowd(storage, 2_000)
+    sender.ends = 100
+    turn(loop)  # claims 500, of which 100 end
+    sender.ends = 0
+    for number in range(1, 6):
+        event_id = late(storage)
+        ring(loop, sender)
+        assert event_id in {lease.event_id for lease in sender.begun[-16:]}
+        assert len(sender.begun) == 500 + 16 * number
+
+
+def test_guests_take_no_more_than_is_held_ahead(storage: Storage, loop: WorkLoop, sender: Sender) -> None:
+    crowd(storage, 2_000)
+    sender.ends = 10
+    turn(loop)
+    sender.ends = 0
+    for _ in range(3):
+        late(storage)
+        ring(loop, sender)
+    assert len(sender.begun) == 510
+
+
+def test_without_a_ring_too_little_room_for_a_batch_is_left(
+    storage: Storage, loop: WorkLoop, sender: Sender
+) -> None:
+    crowd(storage, 2_000)
+    sender.ends = 100
+    turn(loop)
+    sender.ends = 0
+    loop._next_claim, loop._guests_at, loop._fresh_at = 0.0, 0.0, float("inf")
+    loop._turn()
+    assert len(sender.begun) == 500
+
+
+def test_a_ring_so_soon_after_a_claim_waits(storage: Storage, loop: WorkLoop, sender: Sender) -> None:
+    crowd(storage, 2_000)
+    sender.ends = 100
+    sender.rings = True
+    turn(loop)
+    sender.ends = 0
+    loop._next_claim, loop._guests_at, loop._fresh_at = 0.0, clock.monotonic() + 60, float("inf")
+    loop._turn()
+    assert len(sender.begun) == 500
+    assert loop._patience(loop._guests_at - 0.5) <= 0.5  # but not for longer than that
+
+
+def test_who_rings_and_is_not_new_calls_for_fewer_and_fewer_claims(
+    storage: Storage, loop: WorkLoop, sender: Sender
+) -> None:
+    crowd(storage, 2_000)
+    sender.ends = 200
+    turn(loop)
+    sender.ends = 0
+    gaps = []
+    for _ in range(6):
+        ring(loop, sender)
+        gaps.append(round(loop._guest_gap, 3))
+    assert gaps == [0.02, 0.04, 0.08, 0.16, 0.16, 0.16]
+    late(storage)
+    ring(loop, sender)
+    assert loop._guest_gap == 0.01
+
+
+def test_claims_stay_small_for_a_while_after_somebody_new_was_seen(
+    storage: Storage, loop: WorkLoop, sender: Sender
+) -> None:
+    crowd(storage, 3_000)
+    sender.ends = 500
+    turn(loop)
+    late(storage)
+    turn(loop)
+    for _ in range(2):  # nobody new is in these
+        loop._brisk_until = float("inf")
+        since = len(sender.begun)
+        turn(loop)
+        assert len(sender.begun) - since == 128
+    loop._brisk_until = 0.0
+    turn(loop)
+    since = len(sender.begun)
+    turn(loop)
+    assert len(sender.begun) - since == 500
 
 
 def test_what_has_ended_makes_room_before_it_is_written_down(

@@ -34,8 +34,11 @@ _FRESH_GAP = (
 _FEW = 16
 _NEW = clock.SECOND // 4  # microseconds; whoever waits no longer is not of the backlog
 _BRISK = 128  # is claimed and settled at a time while some who are new come beside a backlog: they wait for the next turn
-_BRISK_PACE = (
-    16_000  # deliveries per second of a claim's duration: fewer would take longer to get than to send
+_BRISK_SECONDS = 1.0  # after somebody new was seen; not each claim has one who is
+_GUESTS = 16  # are claimed when the bell rings beside a backlog, though it left too little room for a batch
+_GUEST_GAP = 0.010  # seconds between such a claim and the one before, so that most of the time is for sending
+_LONGEST_GUEST_GAP = (
+    0.160  # the same after some that found nobody new: those who rang stand behind the backlog, or are it
 )
 _SIP = 32  # how much is claimed next when most of a claim had to be put back
 _IN_VAIN = 0.9  # of a claim that is put back
@@ -132,7 +135,9 @@ class WorkLoop:
         self._stopping = threading.Event()
         self._ear: int | None = None
         self._hungry = True
-        self._backlog = self._brisk = False
+        self._backlog = self._brisk = self._called = False
+        self._brisk_until = self._guests_at = 0.0
+        self._guest_gap = _GUEST_GAP
         self._sip: int | None = None
         self._sip_gap = 0.0
         self._waker: socket.socket | None = None
@@ -226,7 +231,7 @@ class WorkLoop:
             failpoints.reach("worker.answered" if outcomes else "worker.sent")
         if rang:
             self._bell.hush()
-            self._hungry = True
+            self._hungry = self._called = True
             if self._sip is not None:  # what is new may be for somebody who has room
                 self._next_claim -= self._sip_gap
                 self._sip_gap = 0.0
@@ -249,12 +254,29 @@ class WorkLoop:
         of endpoints that are slow, say: it is filled in smaller steps, since much of what comes then may have to be
         put back. What has ended and is not written down yet takes up a slot, but sends nothing any more.
         """
+        return self._usual_room(most) or (self._room_for_guests() if most is None else 0)
+
+    def _room_for_guests(self) -> int:
+        """How many to claim of those for whom the bell rang, while too little of a backlog has ended for a batch.
+
+        Whoever is new comes first by its rank, and need not wait for that.
+        """
+        if not (self._called and self._backlog) or self._sip is not None:
+            return 0
+        if clock.monotonic() < self._guests_at:
+            return 0
+        held = len(self._held)
+        ahead = int(self.slots * self._plan.prefetch) - (held - len(self._unsettled))
+        return max(0, min(int(_GUESTS * self._processor.appetite), self.slots - held, ahead))
+
+    def _usual_room(self, most: int | None) -> int:
         held, slots = len(self._held), self.slots
         sending = held - len(self._unsettled)
         ahead, batch = int(slots * self._plan.prefetch), min(self._plan.batch_size, self._processor.batch)
         batch = int(batch * self._processor.appetite)
         if self._brisk:
             batch = min(batch, _BRISK)
+            ahead = max(ahead - _BRISK, ahead // 2)  # the rest is for guests
         if self._sip is not None:
             batch = min(batch, self._sip)
         if most is not None:
@@ -283,6 +305,8 @@ class WorkLoop:
                 until = min(until, self._next_claim)
             elif now < self._fresh_at:
                 until = min(until, self._fresh_at)
+            if self._called and self._backlog and now < self._guests_at:
+                until = min(until, self._guests_at)
         return max(0.0, until - now)
 
     def _listen(self) -> None:
@@ -311,7 +335,7 @@ class WorkLoop:
             return
         after = clock.monotonic()
         self._hungry = self._backlog = len(leases) >= room
-        self._brisk = self._backlog and _mixed(leases, clock.now() - _NEW)
+        self._note_who_is_new(leases, after)
         self._next_claim = after if self._brisk else after + self._plan.max_wait
         self._fresh_at = after + self._plan.max_wait + _FRESH_GAP
         if leases:
@@ -319,6 +343,19 @@ class WorkLoop:
             self.measures.on_claim(leases, after - now, clock.now())
             self._telemetry.emit(DeliveriesClaimed(len(leases), after - now))
             self._sip_by(len(leases), self._begin(leases))
+
+    def _note_who_is_new(self, leases: Sequence[Lease], after: float) -> None:
+        """Hurry for a while when somebody new is claimed together with a backlog, and claim guests as often as they come."""
+        since = clock.now() - _NEW
+        new = sum(lease.ready_at > since for lease in leases)
+        if self._backlog and 0 < new < len(leases):
+            self._brisk_until = after + _BRISK_SECONDS
+        self._brisk = self._backlog and after < self._brisk_until
+        if new:
+            self._guest_gap = _GUEST_GAP
+        elif len(leases) <= _GUESTS:
+            self._guest_gap = min(2 * self._guest_gap, _LONGEST_GUEST_GAP)
+        self._called, self._guests_at = False, after + self._guest_gap
 
     def _sip_by(self, claimed: int, back: int) -> None:
         """Claim little and seldom while all but a few that come have to be put back; more again as they find room."""
@@ -515,12 +552,6 @@ class WorkLoop:
                     _log.error("%d outcomes were not written down; they are sent again", len(self._unsettled))
                     return
                 self._processor.poll(_STORE_PAUSE)
-
-
-def _mixed(leases: Sequence[Lease], since: int) -> bool:
-    """Whether some of them became ready after a stored time, and some before it."""
-    count = sum(lease.ready_at > since for lease in leases)
-    return 0 < count < len(leases)
 
 
 def _lane_and_endpoint(lease: Lease) -> tuple[int, str]:
