@@ -36,6 +36,8 @@ MAX_GROUP_DELIVERIES = 5_000
 """Deliveries in one transaction, of several publishers."""
 MAX_PART = 250
 """Events or deliveries of a batch in one transaction: nobody else waits for longer than these take."""
+BUSY_PART = 64
+"""The same of a batch that is larger than MAX_PART, while single events come, too."""
 MAX_BATCH_DELIVERIES = 100_000
 """Deliveries that one batch may make."""
 MAX_WAITING = 20_000
@@ -44,9 +46,11 @@ MAX_WAITING_BYTES = 128 * 1024 * 1024
 """Characters of data that may wait for the store."""
 GROUP_WAIT = 0.005
 """Seconds that the first event of a group waits for company."""
+BREATH = 100
+"""Events of a batch that are looked at before the event loop has another turn."""
 
+_BUSY_SECONDS = 1.0  # after a single event; more may come
 _SMALL = 16  # events or deliveries that are handed over at once and still do not stand behind batches
-_BREATH = 100  # events of a batch that are looked at before the event loop has another turn
 _MAX_IDEMPOTENCY_KEY = 256
 _MAX_ORDERING_KEY = 256
 _MAX_TAGS = 20
@@ -88,6 +92,7 @@ class Publisher:
         self._small: deque[_Waiting] = deque()
         self._batches: deque[_Waiting] = deque()
         self._batch_was_last = False
+        self._busy_until = 0.0
         self._events_waiting = 0
         self._bytes_waiting = 0
         self._arrived = asyncio.Event()
@@ -159,7 +164,7 @@ class Publisher:
         answers: list[RingbearerError | None] = []
         admissions = []
         for event in events:
-            if len(answers) % _BREATH == _BREATH - 1:
+            if len(answers) % BREATH == BREATH - 1:
                 await asyncio.sleep(0)
             if isinstance(event, InvalidInput):
                 answers.append(event)
@@ -187,7 +192,7 @@ class Publisher:
 
     async def _commit_in_parts(self, admissions: Sequence[Admission]) -> list[Accepted | RingbearerError]:
         found: list[Accepted | RingbearerError] = []
-        for part in _parts(admissions):
+        for part in _parts(admissions, self._part):
             try:
                 found += await self.commit(part)
             except Exception as error:
@@ -200,6 +205,10 @@ class Publisher:
                 )  # also the rest: none is to overtake another
                 break
         return found
+
+    def _part(self) -> int:
+        """How much of a batch goes into one transaction now."""
+        return min(MAX_PART, BUSY_PART) if clock.monotonic() < self._busy_until else MAX_PART
 
     async def commit(self, admissions: Sequence[Admission]) -> list[Accepted]:
         """Wait until these are committed, all in one transaction."""
@@ -223,7 +232,11 @@ class Publisher:
             or self._bytes_waiting + waiting.size > MAX_WAITING_BYTES
         ):
             raise self._refused(len(admissions))
-        (self._small if waiting.small else self._batches).append(waiting)
+        if waiting.small:
+            self._small.append(waiting)
+            self._busy_until = clock.monotonic() + _BUSY_SECONDS
+        else:
+            self._batches.append(waiting)
         self._events_waiting += len(admissions)
         self._bytes_waiting += waiting.size
         self._arrived.set()
@@ -256,7 +269,7 @@ class Publisher:
     def _next_group(self) -> "list[_Waiting]":
         line = self._small if self._small and (self._batch_was_last or not self._batches) else self._batches
         self._batch_was_last = line is self._batches
-        most = 2 * MAX_PART if self._batch_was_last else MAX_GROUP
+        most = 2 * self._part() if self._batch_was_last else MAX_GROUP
         group: list[_Waiting] = []
         events = deliveries = 0
         while line:
@@ -384,15 +397,19 @@ def _traced(admission: Admission, accepted: Accepted, now: int) -> EventTraced:
     )
 
 
-def _parts(admissions: Sequence[Admission]) -> Iterator[list[Admission]]:
-    """The same in pieces of at most MAX_PART events and deliveries, but at least one event each."""
+def _parts(admissions: Sequence[Admission], most: Callable[[], int]) -> Iterator[list[Admission]]:
+    """The same in pieces, whole if MAX_PART allows it; `most` is asked before each how much may be in it.
+
+    Counted are events and deliveries. In each piece is at least one event.
+    """
     part: list[Admission] = []
-    deliveries = 0
+    whole = sum(max(1, len(admission.endpoints)) for admission in admissions) <= MAX_PART
+    deliveries, size = 0, MAX_PART if whole else most()
     for admission in admissions:
         deliveries += len(admission.endpoints)
-        if part and (len(part) >= MAX_PART or deliveries > MAX_PART):
+        if part and (len(part) >= size or deliveries > size):
             yield part
-            part, deliveries = [], len(admission.endpoints)
+            part, deliveries, size = [], len(admission.endpoints), most()
         part.append(admission)
     if part:
         yield part

@@ -354,6 +354,27 @@ def test_a_large_batch_goes_in_parts_and_what_comes_meanwhile_does_not_wait_for_
     assert max(house.ledger.groups) <= 40
 
 
+def test_while_single_events_come_the_parts_of_a_batch_are_smaller(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "MAX_PART", 20)  # each event goes to two endpoints
+    monkeypatch.setattr(publish, "BUSY_PART", 4)
+    monkeypatch.setattr(publish, "_BUSY_SECONDS", 3_600.0)
+
+    async def scenario(publisher: Publisher) -> None:
+        await publisher.publish_batch([event() for _ in range(50)])
+        assert house.ledger.groups == [10] * 5
+        await publisher.publish(event())
+        house.ledger.groups.clear()
+        await publisher.publish_batch([event() for _ in range(50)])
+        assert house.ledger.groups == [2] * 25
+        house.ledger.groups.clear()
+        await publisher.publish_batch([event() for _ in range(10)])
+        assert house.ledger.groups == [10]
+
+    house.run(scenario)
+
+
 def test_when_a_part_of_a_batch_fails_its_events_and_those_after_it_are_answered_with_why(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from ringbearer.api.problems import Refusal, answer_to
 from ringbearer.domain.events import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_DATA_BYTES, NewEvent
 from ringbearer.domain.traces import kept
 from ringbearer.errors import Conflict, InvalidInput, RingbearerError
-from ringbearer.publish import Publisher
+from ringbearer.publish import BREATH, Publisher
 from ringbearer.storage.ledger import Accepted
 
 # ASGI's own types are dictionaries of anything.
@@ -117,7 +117,11 @@ class Ingest:
             raw = await _body(receive, headers, MAX_BATCH_BYTES)
             parts = _parts(raw, array=kind == b"application/json")
             self._publisher.expect_room(len(parts))
-            events = [_event_or_error(part) for part in parts]
+            events: list[NewEvent | InvalidInput] = []
+            for part in parts:
+                if len(events) % BREATH == BREATH - 1:
+                    await asyncio.sleep(0)
+                events.append(_event_or_error(part))
             answers = await self._publisher.publish_batch(events, self._trace(headers))
             response: Response = 202, _JSON, _encode(_batch_answer(events, answers))
         except Exception as error:
