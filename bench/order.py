@@ -118,12 +118,27 @@ class Bench:
         self, suppliers: Sequence[str], rate: float, seconds: float, **fields: object
     ) -> threading.Thread:
         """Publish at that rate for so long, on a thread; a late answer does not slow it for long."""
+        return self._publish_on_a_thread(suppliers, rate, lambda elapsed: elapsed < seconds, fields)
 
+    @contextmanager
+    def steady(self, suppliers: Sequence[str], rate: float, **fields: object) -> Iterator[None]:
+        """Publish at that rate for the time of the block."""
+        over = threading.Event()
+        thread = self._publish_on_a_thread(suppliers, rate, lambda _: not over.is_set(), fields)
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _publish_on_a_thread(
+        self, suppliers: Sequence[str], rate: float, go_on: Callable[[float], bool], fields: dict[str, object]
+    ) -> threading.Thread:
         def run() -> None:
             began = time.monotonic()
             sent = 0
             with self.service.client() as client:
-                while (elapsed := time.monotonic() - began) < seconds:
+                while go_on(elapsed := time.monotonic() - began):
                     due = int(rate * elapsed) - sent
                     if due > 0:
                         _publish(client, self.events(suppliers, due, **fields))
@@ -145,14 +160,15 @@ class Bench:
         wait_for(drained, _DRAIN_SECONDS, "the queue to drain")
         return time.monotonic() - began
 
-    def waits(self, name: str, *, since: int) -> Waits:
-        """How long deliveries of a class of suppliers waited that were accepted since a stored time."""
+    def waits(self, name: str, *, since: int, until: int | None = None) -> Waits:
+        """How long deliveries of a class of suppliers waited that were accepted since a stored time, and before another."""
         query = text("""
             SELECT a.started_at - d.created_at FROM deliveries AS d JOIN attempts AS a ON a.delivery_id = d.id
-            WHERE a.number = 1 AND d.created_at >= :since AND d.supplier_id LIKE :name
+            WHERE a.number = 1 AND d.created_at >= :since AND d.created_at < :until AND d.supplier_id LIKE :name
         """)
         with self._storage.database.read() as connection:
-            found = connection.execute(query, {"since": since, "name": f"{name}-%"})
+            bounds = {"since": since, "until": clock.now() if until is None else until}
+            found = connection.execute(query, {"name": f"{name}-%", **bounds})
             return waits_of([wait / clock.SECOND for (wait,) in found])
 
 

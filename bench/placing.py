@@ -5,24 +5,37 @@
 Several kinds of event are placed in turns, by the very functions that publishing calls, and the best of many rounds
 counts, in processor time of this process: so what else the machine does matters little. `nothing` is what an event
 would cost that all had one lane and one rank for.
+
+Then the same from end to end: events are checked, matched, placed and stored by the hundred in an SQLite file, with
+each way of placing in turns, and without any.
 """
 
 import argparse
+import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from statistics import median
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from bench import report
-from ringbearer import clock
-from ringbearer.domain.suppliers import Tier
+from ringbearer import clock, ids
+from ringbearer.delivery.signing import generate_secret
+from ringbearer.domain.endpoints import Endpoint
+from ringbearer.domain.events import NewEvent
+from ringbearer.domain.suppliers import Supplier, Tier
 from ringbearer.priority import FairOrder
+from ringbearer.publish import admit
 from ringbearer.rules import LaneRule, PriorityConfiguration, Rules
+from ringbearer.storage.base import Storage, open_storage
+from ringbearer.storage.catalog import Subscriptions
+from ringbearer.storage.vault import Vault, generate_key
 
 TARGET_US = 3.0
 """The microseconds that prioritising may add to accepting an event."""
@@ -33,6 +46,12 @@ _TIER: Tier = "standard"
 _EIGHT = tuple(
     LaneRule(name=f"rule {number}", lane="high", event_types=(f"payment.{number}", f"refund.{number}.*"))
     for number in range(8)
+)
+
+_GROUP = 100
+_DATA = b'{"text":"' + b"x" * 300 + b'"}'
+_PLAIN, _USUAL, _TEN = (
+    f"accepted {how}" for how in ("without rules and rank", "by the usual rules", "by ten rules")
 )
 
 Place = Callable[[str, str, int, date | None], object]
@@ -90,6 +109,51 @@ def measure(events: int, rounds: int) -> dict[str, float]:
     return best
 
 
+class _Flat(FairOrder):
+    """No order: everybody has the same rank."""
+
+    def tags(self, lane: int, supplier_id: str, tier: Tier, endpoint_ids: Sequence[str]) -> list[int]:
+        return [0] * len(endpoint_ids)
+
+
+def accept(storage: Storage, groups: int) -> dict[str, float]:
+    """Microseconds of processor that an event takes until it is committed, the median of so many groups each way."""
+    known = _subscriptions(storage)
+    events = [
+        NewEvent(supplier_id=supplier_id, type=_TYPE, data=msgspec.Raw(_DATA))
+        for supplier_id in itertools.islice(itertools.cycle(known), _GROUP)
+    ]
+    none = Rules(PriorityConfiguration(rules=()))
+    ten = Rules(PriorityConfiguration(rules=(*_EIGHT, *PriorityConfiguration().rules)))
+    ways = {_PLAIN: (none, _Flat()), _USUAL: (Rules(), FairOrder()), _TEN: (ten, FairOrder())}
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(groups):
+        for name, (rules, order) in ways.items():
+            storage.ledger.flows._order = order
+            now, began = clock.now(), time.process_time()
+            storage.ledger.accept([admit(event, known[event.supplier_id], now, rules) for event in events])
+            took[name].append((time.process_time() - began) / _GROUP * 1e6)
+    return {name: median(values) for name, values in took.items()}
+
+
+def _subscriptions(storage: Storage) -> dict[str, Subscriptions]:
+    now = datetime.now(UTC)
+    names = [f"s{number}" for number in range(_SUPPLIERS)]
+    for name in names:
+        storage.catalog.put_supplier(Supplier(id=name, timezone=_ZONE, created_at=now, updated_at=now))
+        storage.catalog.add_endpoint(
+            Endpoint(
+                id=ids.endpoint(),
+                supplier_id=name,
+                url="https://hooks.example/",
+                created_at=now,
+                updated_at=now,
+            ),
+            generate_secret("hmac"),
+        )
+    return storage.catalog.subscriptions(names)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -104,6 +168,16 @@ def main() -> int:
     for name, cost in costs.items():
         table.add_row(name, f"{cost:.2f}", f"{cost - costs['nothing']:.2f}")
     console.print(table)
+    with (
+        tempfile.TemporaryDirectory(prefix="ringbearer-bench-") as made,
+        open_storage(f"sqlite:///{made}/store.db", Vault([generate_key()])) as storage,
+    ):
+        storage.migrate()
+        accepted = accept(storage, 5 if quick else 200)
+    for name, cost in accepted.items():
+        share = cost / accepted[_PLAIN] - 1
+        console.print(f"{name}: {cost:.1f} µs an event, {share:+.1%}")
+    costs |= accepted
     if not quick:
         with tempfile.TemporaryDirectory(prefix="ringbearer-bench-") as name:
             facts = report.machine(Path(name))
