@@ -46,7 +46,7 @@ class Ended(msgspec.Struct, frozen=True):
         """It ended in time, kept no more than it may, and can be stored anywhere."""
         assert self.exchange.duration < (timeout + SLACK) * clock.SECOND
         assert len(self.exchange.body) <= MAX_ANSWER
-        assert sum(map(len, self.exchange.header_lines)) <= MAX_HEADERS
+        assert len(self.exchange.head) <= MAX_HEADERS
         body = self.record.response_body or ""
         assert len(body.encode()) <= MAX_KEPT_BODY
         assert "\0" not in body

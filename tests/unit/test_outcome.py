@@ -8,18 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ringbearer.delivery.heads import MAX_KEPT_HEADER_BYTES, MAX_KEPT_HEADERS, value
 from ringbearer.delivery.outcome import (
     _BY_CURL_CODE,
     _BY_ERRNO,
     _BY_MESSAGE,
     _SENTENCES,
     MAX_KEPT_BODY,
-    MAX_KEPT_HEADER_BYTES,
-    MAX_KEPT_HEADERS,
     Exchange,
     answered,
     error,
-    header,
     record,
     succeeded,
 )
@@ -33,7 +31,7 @@ def _exchange(**facts: object) -> Exchange:
 
 def _answer(status: int = 200, lines: list[bytes] | None = None, body: bytes = b"") -> Exchange:
     return Exchange(
-        started_at=1, duration=2, status=status, header_lines=OK if lines is None else lines, body=body
+        started_at=1, duration=2, status=status, head=b"".join(OK if lines is None else lines), body=body
     )
 
 
@@ -86,7 +84,7 @@ def test_everything_else_is_not(status: int) -> None:
 
 @pytest.mark.parametrize("curl_code", [23, 63])
 def test_an_answer_longer_than_we_read_counts_case_51_52(curl_code: int) -> None:
-    exchange = Exchange(started_at=1, duration=2, status=200, curl_code=curl_code, header_lines=OK)
+    exchange = Exchange(started_at=1, duration=2, status=200, curl_code=curl_code, head=b"".join(OK))
     assert succeeded(exchange)
     assert error(exchange) is None
     exchange.status = 503
@@ -97,7 +95,7 @@ def test_an_answer_longer_than_we_read_counts_case_51_52(curl_code: int) -> None
 @pytest.mark.parametrize("curl_code", [23, 63])
 def test_headers_longer_than_we_read_do_not_count_case_53(curl_code: int) -> None:
     lines = [b"HTTP/1.1 100 Continue\r\n", b"\r\n", b"HTTP/1.1 200 OK\r\n", b"A: b\r\n"]
-    exchange = Exchange(started_at=1, duration=2, status=200, curl_code=curl_code, header_lines=lines)
+    exchange = Exchange(started_at=1, duration=2, status=200, curl_code=curl_code, head=b"".join(lines))
     assert not succeeded(exchange)
     assert _code(exchange) == "too_large"
 
@@ -105,7 +103,7 @@ def test_headers_longer_than_we_read_do_not_count_case_53(curl_code: int) -> Non
 @pytest.mark.parametrize("curl_code", [1, 8, 16, 18, 28, 55, 56, 92])
 def test_a_2xx_that_broke_off_is_a_failure(curl_code: int) -> None:
     exchange = Exchange(
-        started_at=1, duration=2, status=200, curl_code=curl_code, header_lines=OK, body=b"ha"
+        started_at=1, duration=2, status=200, curl_code=curl_code, head=b"".join(OK), body=b"ha"
     )
     assert not succeeded(exchange)
     assert record(exchange).status_code == 200
@@ -344,9 +342,9 @@ def test_any_lines_become_a_bounded_json_object(lines: list[bytes]) -> None:
         return
     headers = json.loads(stored)
     assert 1 <= len(headers) <= MAX_KEPT_HEADERS
-    for name, value in headers.items():
+    for name, said in headers.items():
         assert name == name.strip().lower()
-        assert not any(ord(char) < 0x20 for char in name + value)
+        assert not any(ord(char) < 0x20 for char in name + said)
 
 
 def test_a_header_is_found_by_its_lower_case_name() -> None:
@@ -357,6 +355,6 @@ def test_a_header_is_found_by_its_lower_case_name() -> None:
         b"\r\n",
         b"Late: 1\r\n",
     ]
-    assert header(_answer(lines=lines), "retry-after") == "7"
-    assert header(_answer(lines=lines), "late") is None
-    assert header(_answer(lines=[]), "retry-after") is None
+    assert value(b"".join(lines), "retry-after") == "7"
+    assert value(b"".join(lines), "late") is None
+    assert value(b"", "retry-after") is None

@@ -28,7 +28,7 @@ def _answer(status: int, retry_after: bytes | None = None) -> Exchange:
     lines = [b"HTTP/1.1 %d X\r\n" % status]
     if retry_after is not None:
         lines.append(b"Retry-After: " + retry_after + b"\r\n")
-    return Exchange(started_at=NOW, duration=1, status=status, header_lines=[*lines, b"\r\n"])
+    return Exchange(started_at=NOW, duration=1, status=status, head=b"".join([*lines, b"\r\n"]))
 
 
 def _failed(curl_code: int = 28, status: int = 0) -> Exchange:

@@ -1,13 +1,6 @@
-"""The courier: HTTP exchanges by libcurl, thousands at a time, on one thread that never waits for one of them.
+"""The courier: HTTP exchanges by libcurl, thousands at a time, on one thread that never waits for one of them."""
 
-Sockets are watched by epoll. libcurl reports a kept-alive connection as unwatched between two exchanges; it
-stays registered all the same, since taking it out and in again costs two system calls per exchange.
-"""
-
-import contextlib
 import logging
-import select
-import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 
@@ -16,25 +9,19 @@ import msgspec
 import pycurl
 
 from ringbearer import clock
+from ringbearer.delivery import heads
 from ringbearer.delivery.handle import Handle, Order, Settings
 from ringbearer.delivery.names import Found, Names, Place
 from ringbearer.delivery.outcome import Exchange
-from ringbearer.delivery.pool import Pool
-from ringbearer.delivery.returns import Return, ambiguous, timing_of, told_by_proxy, unsent
+from ringbearer.delivery.returns import Return, timing_of, told_by_proxy, unsent
+from ringbearer.delivery.sockets import Sockets
 from ringbearer.delivery.tuning import HostUse
 from ringbearer.delivery.ways import UNKNOWN, Way, take_way
 
 _log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 5.0  # for connecting and TLS together
-_EVENTS = 512
 _NAMES_SECONDS = 0.1  # between two looks at who has waited too long for a name
 _MAX_REMEMBERED = 50_000  # URLs whose receivers speak HTTP/2
-_WATCH = {
-    pycurl.POLL_IN: select.EPOLLIN,
-    pycurl.POLL_OUT: select.EPOLLOUT,
-    pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
-}
-_READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
 _WEIRD_SERVER_REPLY = 8  # CURLE_WEIRD_SERVER_REPLY
 _AHEAD = object()
 """Stands where an order's token does, of a connection that is made ahead of the next exchange."""
@@ -70,18 +57,11 @@ class Courier:
         self._ended: list[Return] = []
         self._free: deque[Handle] = deque()
         self._all: dict[pycurl.Curl, Handle] = {}
-        self._epoll = select.epoll()
-        self._watched: dict[int, int] = {}
-        self._pool = Pool(self._epoll)
-        self._bells: set[int] = set()
-        self._silent: set[int] = set()  # bells that wake, and of which nobody is told
-        self._single: set[int] = set()  # descriptors of connections that carry one exchange at a time
+        self._sockets = Sockets()
         self._speaking_http2: set[str] = set()
-        self._due: float | None = None
         self._uses: dict[str, HostUse] = {}
         self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._sockets.wanted)
         self._multi.setopt(pycurl.M_MAXCONNECTS, slots)
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
         self.in_flight = 0
@@ -95,20 +75,11 @@ class Courier:
 
         May be called again for the same number, and must be when it belongs to another file by now.
         """
-        self._bells.add(descriptor)
-        (self._silent.discard if rings else self._silent.add)(descriptor)
-        self._watched.pop(descriptor, None)  # what had this number before is closed
-        self._pool.closed(descriptor)
-        try:
-            self._epoll.register(descriptor, select.EPOLLIN)
-        except FileExistsError:
-            self._epoll.modify(descriptor, select.EPOLLIN)
+        self._sockets.watch(descriptor, rings=rings)
 
     def unwatch(self, descriptor: int) -> None:
         """The opposite of `watch`; a descriptor that is closed already is fine."""
-        if descriptor in self._bells:  # else a connection has the number by now
-            self._bells.discard(descriptor)
-            self._unregister(descriptor)
+        self._sockets.unwatch(descriptor)
 
     def submit(self, order: Order) -> None:
         """Begin an exchange; the caller keeps `in_flight` below the number of slots.
@@ -143,12 +114,13 @@ class Courier:
             if by_proxy is None:
                 self._ended.append(unsent(order, now, None, blocked=reason))
                 return
-        slot = self._free.popleft() if self._free else self._new_handle()
+        slot = self._free.pop() if self._free else self._new_handle()
         slot.empty()
         curl = slot.curl
-        milliseconds = max(1, int(seconds * 1000))
         try:
-            curl.setopt(pycurl.URL, order.url)
+            if order.url != slot.url:
+                curl.setopt(pycurl.URL, order.url)
+                slot.url = order.url
             curl.setopt(pycurl.HTTPHEADER, order.headers)
             curl.setopt(pycurl.POSTFIELDS, order.body)
             # Only there is it right to wait for a connection that others can share: over HTTP/1.1 libcurl would
@@ -165,10 +137,10 @@ class Courier:
             if wait is not slot.waits:
                 curl.setopt(pycurl.PIPEWAIT, wait)
                 slot.waits = wait
-            if milliseconds != slot.milliseconds:
-                curl.setopt(pycurl.TIMEOUT_MS, milliseconds)
-                curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, int(_CONNECT_SECONDS * 1000)))
-                slot.milliseconds = milliseconds
+            if seconds != slot.seconds:
+                curl.setopt(pycurl.TIMEOUT_MS, max(1, int(seconds * 1000)))
+                curl.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(min(seconds, _CONNECT_SECONDS) * 1000)))
+                slot.seconds = seconds
             if by_proxy is not None:
                 curl.setopt(pycurl.CONNECT_TO, [f"::{by_proxy}:{place.port}"])
             elif found is not None and not self._names.told(place, found):
@@ -179,7 +151,7 @@ class Courier:
                 curl.setopt(pycurl.FRESH_CONNECT, 1)  # not one that was closed a moment ago
             self._multi.add_handle(curl)
         except Exception:  # something in it that libcurl does not take
-            slot.way = UNKNOWN
+            slot.way, slot.url = UNKNOWN, ""
             self._let_go(slot, order)
             raise
         slot.order = order
@@ -195,36 +167,25 @@ class Courier:
 
     def poll(self, timeout: float) -> tuple[list[Return], bool]:
         """Drive everything for at most `timeout` seconds: what came to an end, and whether a watched one rang."""
-        now = clock.monotonic()
-        if self._due is not None:
-            timeout = max(0.0, min(timeout, self._due - now))
         if self._names.busy:
             timeout = min(timeout, _NAMES_SECONDS)
+        # Asked for once a turn, libcurl's next deadline costs less than a callback that tells of it thrice an exchange.
+        due = self._multi.timeout()
         if self._ended:
             timeout = 0.0
-        rang = False
-        events = self._epoll.poll(timeout, _EVENTS)
-        # First what nobody waits for, so that what begins now begins on connections that were silent till now.
-        for descriptor, happened in events:
-            if descriptor in self._pool:
-                if happened & _READABLE:
-                    self._disown(descriptor)
-                else:  # still watched for writing, which it always may be
-                    self._watched[descriptor] = pycurl.POLL_IN
-                    self._epoll.modify(descriptor, select.EPOLLIN)
-            elif descriptor in self._bells:
-                rang = rang or descriptor not in self._silent
+        elif due >= 0:
+            timeout = min(timeout, due / 1000)
+        heard, rang = self._sockets.wait(timeout)
         if self._names.busy:
             self._go_on()
-        if self._due is not None and clock.monotonic() >= self._due:
-            self._due = None
-            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-        for descriptor, happened in events:
-            if descriptor in self._watched and descriptor not in self._pool:
-                mask = pycurl.CSELECT_IN if happened & _READABLE else 0
-                if happened & select.EPOLLOUT:
-                    mask |= pycurl.CSELECT_OUT
-                self._multi.socket_action(descriptor, mask)
+        act, resting = self._multi.socket_action, self._sockets.resting
+        if due == 0 or (
+            due > 0 and not heard
+        ):  # else whoever is told of a socket looks at all deadlines, too
+            act(pycurl.SOCKET_TIMEOUT, 0)
+        for descriptor, mask in heard:
+            if descriptor not in resting:
+                act(descriptor, mask)
         ended, self._ended = self._ended, []
         self.in_flight -= len(ended)
         return ended + self._finished(), rang
@@ -260,24 +221,17 @@ class Courier:
 
         `needed` is by `Place.authority`, of the hosts that have traffic.
         """
-        self.open()
-        closing = self._pool.spare(needed)
-        for descriptor in closing:
-            self._disown(descriptor, ours=True)
-        return len(closing)
+        return self._sockets.fit(needed)
 
     def open(self) -> Counter[str]:
         """How many connections are open, by `Place.authority`."""
-        opened = self._pool.open()
-        for descriptor in self._pool.idle:  # by the look they are watched for reading alone
-            self._watched[descriptor] = pycurl.POLL_IN
-        return opened
+        return self._sockets.open()
 
     def close_unused(self, keep: int) -> int:
         """Close handles that are not in use, but for so many; returns how many that were."""
         closed = 0
         while len(self._free) > keep:
-            handle = self._free.pop()
+            handle = self._free.popleft()  # the one not used for longest
             del self._all[handle.curl]
             handle.curl.close()
             closed += 1
@@ -335,7 +289,7 @@ class Courier:
             slot.close_opened()
         self._names.close()
         self._multi.close()
-        self._epoll.close()
+        self._sockets.close()
 
     # ── results ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -346,15 +300,12 @@ class Courier:
 
     def _connected(self, descriptor: int, order: Order | None, stream: bool) -> None:
         """A socket was opened; QUIC's is no `stream`."""
-        self._watched.pop(descriptor, None)  # what had this number before is closed
-        self._pool.closed(descriptor)
-        self._single.discard(descriptor)
-        if not stream:
-            return
-        if order is None or order.token is not _AHEAD:  # of those, only what speaks HTTP/2 stays
-            self._single.add(descriptor)
-        if order is not None:
-            self._pool.opened(descriptor, self._names.place(order.url).authority)
+        self._sockets.opened(
+            descriptor,
+            None if order is None else self._names.place(order.url).authority,
+            stream=stream,
+            single=order is None or order.token is not _AHEAD,  # of those, only what speaks HTTP/2 stays
+        )
 
     def _finished(self) -> list[Return]:
         returns = []
@@ -393,15 +344,15 @@ class Courier:
         slot = self._all[curl]
         order = slot.order
         assert order is not None
-        if slot.again or slot.headers or curl.getinfo(pycurl.NUM_CONNECTS) > 0:
+        if slot.again or slot.head or curl.getinfo(pycurl.NUM_CONNECTS) > 0:
             return False
         left = order.timeout - curl.getinfo(pycurl.TOTAL_TIME)
         self._multi.remove_handle(curl)
         slot.empty()
         slot.again = True
         curl.setopt(pycurl.FRESH_CONNECT, 1)
-        slot.milliseconds = max(1, int(left * 1000))
-        curl.setopt(pycurl.TIMEOUT_MS, slot.milliseconds)
+        slot.seconds = left
+        curl.setopt(pycurl.TIMEOUT_MS, max(1, int(left * 1000)))
         self._multi.add_handle(curl)
         return True
 
@@ -409,16 +360,19 @@ class Courier:
         slot = self._all[curl]
         order = slot.order
         assert order is not None
-        duration = int(curl.getinfo(pycurl.TOTAL_TIME) * clock.SECOND)
-        began = curl.getinfo(pycurl.PRETRANSFER_TIME)
-        status = curl.getinfo(pycurl.RESPONSE_CODE)
-        went_out = bool(status) or curl.getinfo(pycurl.REQUEST_SIZE) > 0
-        if code == 0 and ambiguous(slot.headers):
+        ask = curl.getinfo
+        duration = int(ask(pycurl.TOTAL_TIME) * clock.SECOND)
+        status: int = ask(pycurl.RESPONSE_CODE)
+        answer = bytes(slot.head)
+        head = heads.read(answer)
+        if code == 0 and head.ambiguous:
             code, message = _WEIRD_SERVER_REPLY, "both Transfer-Encoding and Content-Length"
-        reused = bool(status) and curl.getinfo(pycurl.NUM_CONNECTS) == 0
-        timing = timing_of(curl, order.url, slot.resolved) if slot.dialled else None
+        first_byte = None
+        if status or ask(pycurl.REQUEST_SIZE) > 0:
+            first_byte = slot.started_at + int(ask(pycurl.PRETRANSFER_TIME) * clock.SECOND)
+        reused = status != 0 and not slot.dialled
         ours = ""
-        if self._settings.proxy and code:
+        if code and self._settings.proxy:
             code, message, ours = told_by_proxy(curl, code, message)
         exchange = Exchange(
             started_at=slot.started_at,
@@ -426,13 +380,13 @@ class Courier:
             status=status,
             curl_code=code,
             curl_message=slot.trouble or message,
-            header_lines=slot.headers.copy(),
+            head=answer,
             body=bytes(slot.body),
             # One refused address among several is no reason, as long as another one could be dialled.
             blocked=None if slot.dialled else slot.blocked,
-            os_errno=int(curl.getinfo(pycurl.OS_ERRNO)) if code == pycurl.E_COULDNT_CONNECT else 0,
+            os_errno=int(ask(pycurl.OS_ERRNO)) if code == pycurl.E_COULDNT_CONNECT else 0,
             ours=ours,
-            timing=timing,
+            timing=timing_of(curl, order.url, slot.resolved) if slot.dialled else None,
         )
         use = self._uses.get(order.url)
         if use is None:
@@ -442,9 +396,9 @@ class Courier:
         use.exchanges += 1
         use.connections += not reused
         use.busy += duration / clock.SECOND
-        if slot.headers and slot.headers[0].startswith((b"HTTP/2", b"HTTP/3")):
+        if head.shared:
             use.http2 += 1
-            self._single.discard(curl.getinfo(pycurl.ACTIVESOCKET))
+            self._sockets.shared(ask(pycurl.ACTIVESOCKET))
             if len(self._speaking_http2) < _MAX_REMEMBERED:
                 self._speaking_http2.add(order.url)
         elif self._speaking_http2:
@@ -453,61 +407,7 @@ class Courier:
         slot.order = None
         self._free.append(slot)
         self.in_flight -= 1
-        first_byte = slot.started_at + int(began * clock.SECOND) if went_out else None
         return Return(order, exchange, first_byte, reused)
-
-    # ── libcurl's callbacks ─────────────────────────────────────────────────────────────────────────────
-
-    def _on_socket(self, what: int, descriptor: int, _multi: object, _data: object) -> None:
-        if what == pycurl.POLL_REMOVE:
-            self._pool.rests(descriptor)
-            return
-        known = self._watched.get(descriptor)
-        if known == what and descriptor not in self._pool:
-            return
-        self._pool.works(descriptor)
-        self._bells.discard(descriptor)  # one that was closed, and had the number before
-        self._watched[descriptor] = what
-        if known is None:
-            self._register(descriptor, what)
-            return
-        if known == what and self._pool.knows(descriptor):
-            return  # it was idle, and is watched still
-        try:  # the number may belong to another socket by now, which epoll does not know
-            self._epoll.modify(descriptor, _WATCH[what])
-        except FileNotFoundError:
-            self._register(descriptor, what)
-
-    def _register(self, descriptor: int, what: int) -> None:
-        try:
-            self._epoll.register(descriptor, _WATCH[what])
-        except FileExistsError:
-            self._epoll.modify(descriptor, _WATCH[what])
-
-    def _on_timer(self, milliseconds: int) -> None:
-        self._due = None if milliseconds < 0 else clock.monotonic() + milliseconds / 1000
-
-    def _disown(self, descriptor: int, *, ours: bool = False) -> None:
-        """An idle connection became readable: closed by its server, or it says what nobody asked for.
-
-        Or nobody needs it (`ours`). libcurl looks for that at most once a second, and would take it for the answer to
-        its next request (seen with 8.23). After the shutdown nothing can be sent there, and the request goes to another
-        one. In HTTP/2 every answer names its request, and a server may speak at any time: there libcurl sorts it out.
-        """
-        self._pool.closed(descriptor)
-        del self._watched[descriptor]
-        self._unregister(descriptor)
-        if ours or descriptor in self._single:
-            with contextlib.suppress(OSError):  # closed by the other end
-                borrowed = socket.socket(fileno=descriptor)
-                try:
-                    borrowed.shutdown(socket.SHUT_RDWR)
-                finally:
-                    borrowed.detach()
-
-    def _unregister(self, descriptor: int) -> None:
-        with contextlib.suppress(OSError, ValueError):  # closed already
-            self._epoll.unregister(descriptor)
 
 
 def _no_request(*_: object) -> int:

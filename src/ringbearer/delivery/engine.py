@@ -4,17 +4,16 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from typing import cast
 
 from ringbearer import clock
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.delivery.couriers import Couriers
 from ringbearer.delivery.gate import Gate, later
-from ringbearer.delivery.outcome import Exchange, Health, health, record
+from ringbearer.delivery.outcome import Exchange, Health, health, record, taken
 from ringbearer.delivery.report import attempt_made, attempt_spent
 from ringbearer.delivery.retry import judge
 from ringbearer.delivery.returns import Return
-from ringbearer.delivery.routes import Route, Routes
+from ringbearer.delivery.routes import Parcel, Route, Routes
 from ringbearer.delivery.tokens import TokenCourier
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
 from ringbearer.domain.endpoints import DEFAULT_RETRY_SCHEDULE, Endpoint, RateLimit
@@ -165,13 +164,16 @@ class Engine:
         """Drive what is in flight for at most `timeout` seconds: what became of it, and whether a bell rang."""
         returns, rang = self._courier.poll(timeout)
         now = clock.now()
-        outcomes = [self._outcome(returned, self._attempts, now) for returned in returns]
+        outcomes = [self._outcome(returned, now) for returned in returns]
         again: list[Lease] = []
-        for returned in returns:
-            again += self._gate.next_of(cast(tuple[Lease, Route], returned.order.token)[0].endpoint_id)
+        for outcome in outcomes:
+            endpoint_id = outcome.lease.endpoint_id
+            if self._gate.waits(endpoint_id):
+                again += self._gate.next_of(endpoint_id)
         if again:
             outcomes += self._begin_waiting(again)
-        return outcomes + self._gate.stranded(clock.now()), rang
+        stranded = self._gate.stranded(now)
+        return (outcomes + stranded if stranded else outcomes), rang
 
     def _begin_waiting(self, leases: Sequence[Lease]) -> list[Outcome]:
         """Begin what waited for its endpoint's window; all that was true of it is looked at again."""
@@ -214,7 +216,7 @@ class Engine:
         """
         orders = self._courier.abandon()
         self._gate.forget_all()
-        leases = [cast(tuple[Lease, Route], order.token)[0] for order in orders]
+        leases = [order.lease for order in orders if isinstance(order, Parcel)]
         return [
             self._spent(Outcome(lease=lease, state=State.READY, record=_broken_off())) for lease in leases
         ]
@@ -232,7 +234,11 @@ class Engine:
         """
         known = self._cache.lookup({lease.supplier_id for lease in leases})
         doubtful = {
-            lease.supplier_id for lease in leases if not _enabled(known[lease.supplier_id], lease.endpoint_id)
+            lease.supplier_id
+            for lease in leases
+            if (subscriptions := known[lease.supplier_id]) is None
+            or (target := subscriptions.targets.get(lease.endpoint_id)) is None
+            or not target.endpoint.enabled
         }
         if doubtful:
             known |= self._cache.lookup(doubtful, fresh=True)
@@ -313,6 +319,9 @@ class Engine:
         self, admitted: list[tuple[Lease, Route]], outcomes: list[Outcome], now: int
     ) -> list[tuple[Lease, Route]]:
         """Of an endpoint whose circuit is open, let at most one through, and only if no other worker does so."""
+        if not self._gate.probing:
+            return admitted
+        self._gate.probing = False
         probes: dict[str, str] = {}
         for lease, _ in admitted:
             circuit = self._breakers.of(lease.endpoint_id)
@@ -332,19 +341,47 @@ class Engine:
                 outcomes.append(later(lease, until, "its endpoint is being probed"))
         return fitting
 
-    def _outcome(self, returned: Return, attempts: list[AttemptMade], now: int) -> Outcome:
-        lease, route = cast(tuple[Lease, Route], returned.order.token)
-        self._note(lease, returned.exchange, now)
+    def _outcome(self, returned: Return, now: int) -> Outcome:
+        order, exchange = returned.order, returned.exchange
+        assert isinstance(order, Parcel)
+        lease = order.lease
+        well = taken(exchange)
+        if well:
+            self._note_success(lease, exchange, now)
+        else:
+            self._note(lease, exchange, now)
         try:
-            return self._judge(lease, route, returned, attempts, now)
+            if well:
+                return self._made(lease, returned, State.DELIVERED)
+            return self._judge(lease, order.route, returned, now)
         except Exception as error:  # an answer that we fail to understand must not stop the others
             _log.exception("the answer to delivery %s could not be judged", lease.delivery_id)
-            return self._spent(_unsendable(lease, route.endpoint.retry_schedule, error))
+            return self._spent(_unsendable(lease, order.route.endpoint.retry_schedule, error))
+
+    def _made(
+        self,
+        lease: Lease,
+        returned: Return,
+        state: State,
+        due_at: int | None = None,
+        reason: str | None = None,
+    ) -> Outcome:
+        """The outcome of an attempt that was made, of which telemetry is told."""
+        written = record(returned.exchange)
+        self._attempts.append(attempt_made(lease, returned, state, written.error))
+        return Outcome(lease=lease, state=state, due_at=due_at, record=written, reason=reason)
 
     def _spent(self, outcome: Outcome) -> Outcome:
         """Let telemetry hear of an attempt that is written down without a whole exchange."""
         self._attempts.append(attempt_spent(outcome))
         return outcome
+
+    def _note_success(self, lease: Lease, exchange: Exchange, now: int) -> None:
+        """As `_note`, of what nearly all exchanges are."""
+        self._gate.ended(lease, began=exchange.started_at, took=exchange.duration, well=True, now=now)
+        self._breakers.called(
+            lease.endpoint_id, lease.supplier_id, lease.delivery_id, failed=False, unreached=False, now=now
+        )
 
     def _note(self, lease: Lease, exchange: Exchange, now: int) -> None:
         """Let the endpoint's window and circuit learn from an exchange."""
@@ -367,9 +404,7 @@ class Engine:
             now=now,
         )
 
-    def _judge(
-        self, lease: Lease, route: Route, returned: Return, attempts: list[AttemptMade], now: int
-    ) -> Outcome:
+    def _judge(self, lease: Lease, route: Route, returned: Return, now: int) -> Outcome:
         exchange = returned.exchange
         endpoint = route.endpoint
         verdict = judge(
@@ -385,15 +420,7 @@ class Engine:
             self._gate.pause(endpoint.id, verdict.slow_until)
         if not verdict.spent:
             return later(lease, verdict.due_at or 0, f"{verdict.reason} ({exchange.ours})"[:_LONGEST_REASON])
-        written = record(exchange)
-        attempts.append(attempt_made(lease, returned, verdict.state, written.error))
-        return Outcome(
-            lease=lease,
-            state=verdict.state,
-            due_at=verdict.due_at,
-            record=written,
-            reason=verdict.reason,
-        )
+        return self._made(lease, returned, verdict.state, verdict.due_at, verdict.reason)
 
 
 def _unsendable(lease: Lease, schedule: Sequence[float], error: Exception) -> Outcome:
@@ -435,8 +462,3 @@ def _unmade(lease: Lease, error: PayloadFailed) -> Outcome:
         response_headers=None,
     )
     return Outcome(lease=lease, state=State.DEAD, record=made, reason=made.error)
-
-
-def _enabled(subscriptions: Subscriptions | None, endpoint_id: str) -> bool:
-    target = subscriptions.targets.get(endpoint_id) if subscriptions is not None else None
-    return target is not None and target.endpoint.enabled

@@ -64,6 +64,8 @@ class Gate:
         self._of_supplier: Counter[str] = Counter()
         self._random = random.Random()  # noqa: S311  jitter, not a secret
         self._stranded: set[str] = set()
+        self.probing = False
+        """Whether something was admitted, since that was last set to False, whose circuit is not closed."""
         self.held = 0
         """Deliveries that are under way or wait here."""
         self.retrying = 0
@@ -93,17 +95,18 @@ class Gate:
             until = self._not_before(circuit, now)
             if until > now:
                 return later(lease, until, "its endpoint's circuit is open")
+            self.probing = True
         retry = lease.attempt - lease.attempt_base > 1
         if retry and self.retrying >= self._retries:
             return self._in_line(lease, pace, self._retries, now, _RETRIES_FULL)
         limit = self._slots if self.held < self._slots // 2 else self._share
         window = pace.window
         waiting = 0 if pace.waiting is None else len(pace.waiting)
-        room = window.room(endpoint.max_concurrency)
         if window.busy + waiting >= limit:
             return self._in_line(lease, pace, limit, now, _SHARE_FULL)
         if supplier_limit is not None and self._of_supplier[lease.supplier_id] >= supplier_limit:
             return self._in_line(lease, pace, supplier_limit, now, _SUPPLIER_FULL)
+        room = window.room(endpoint.max_concurrency)
         if room <= 0:
             most = room + window.busy
             if waiting >= _WAITING_PER_WINDOW * most:
@@ -155,6 +158,11 @@ class Gate:
     def pause(self, endpoint_id: str, until: int) -> None:
         """Send nothing to an endpoint before a stored time."""
         self._paces[endpoint_id].paused_until = until
+
+    def waits(self, endpoint_id: str) -> bool:
+        """Whether deliveries of an endpoint wait here."""
+        pace = self._paces.get(endpoint_id)
+        return pace is not None and bool(pace.waiting)
 
     def next_of(self, endpoint_id: str) -> list[Lease]:
         """Take deliveries of an endpoint that wait here and have room now; they are to be admitted anew.

@@ -61,15 +61,15 @@ class Handle:
         "connected",
         "curl",
         "dialled",
-        "header_bytes",
-        "headers",
-        "milliseconds",
+        "head",
         "opened",
         "order",
         "resolved",
+        "seconds",
         "settings",
         "started_at",
         "trouble",
+        "url",
         "waits",
         "way",
     )
@@ -78,9 +78,9 @@ class Handle:
         self.curl = pycurl.Curl()
         self.settings = settings
         self.connected = connected
-        self.headers: list[bytes] = []
-        self.header_bytes = 0
+        self.head = bytearray()
         self.body = bytearray()
+        self.url = ""
         self.order: Order | None = None
         self.started_at = 0
         self.blocked: str | None = None
@@ -88,7 +88,7 @@ class Handle:
         self.dialled = False
         self.opened: socket.socket | None = None
         self.waits = False
-        self.milliseconds = 0
+        self.seconds = 0.0
         self.resolved = 0.0
         self.again = False
         self.way: Way | None = None
@@ -114,8 +114,8 @@ class Handle:
             (pycurl.MAXLIFETIME_CONN, _CONNECTION_SECONDS),
             (pycurl.TCP_NODELAY, 1),
             (pycurl.UPLOAD_BUFFERSIZE, _BUFFER),
-            (pycurl.HEADERFUNCTION, self.take_header),
-            (pycurl.WRITEFUNCTION, self.take_body),
+            (pycurl.HEADERFUNCTION, _into(self.head, MAX_HEADERS)),
+            (pycurl.WRITEFUNCTION, _into(self.body, MAX_ANSWER)),
             (pycurl.OPENSOCKETFUNCTION, self.dial),
             (pycurl.SOCKOPTFUNCTION, self.duplicated),
         ):
@@ -124,28 +124,11 @@ class Handle:
 
     def empty(self) -> None:
         """Forget the last exchange."""
-        self.headers.clear()
-        self.header_bytes = 0
+        self.head.clear()
         self.body.clear()
         self.blocked = None
         self.trouble = ""
         self.dialled = False
-
-    def take_header(self, line: bytes) -> int | None:
-        self.header_bytes += len(line)
-        if self.header_bytes > MAX_HEADERS:
-            return 0
-        self.headers.append(line)
-        return None
-
-    def take_body(self, chunk: bytes) -> int | None:
-        # MAXFILESIZE would stop at once when a long answer is announced, and nothing of it could be shown.
-        body = self.body
-        body += chunk
-        if len(body) <= MAX_ANSWER:
-            return None
-        del body[MAX_ANSWER:]
-        return 0
 
     def dial(self, _purpose: int, address: tuple[int, int, int, Sequence[object]]) -> "socket.socket | int":
         family, kind, protocol, target = address
@@ -176,3 +159,20 @@ class Handle:
         if self.opened is not None:
             self.opened.close()
             self.opened = None
+
+
+def _into(kept: bytearray, most: int) -> Callable[[bytes], int | None]:
+    """What takes what libcurl hands over, up to so many bytes; more ends the exchange.
+
+    MAXFILESIZE would do so as soon as a long answer is announced, and nothing of it could be shown.
+    """
+    extend = kept.extend
+
+    def take(chunk: bytes) -> int | None:
+        extend(chunk)
+        if len(kept) <= most:
+            return None
+        del kept[most:]
+        return 0
+
+    return take

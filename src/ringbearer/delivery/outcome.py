@@ -24,22 +24,13 @@ from enum import Enum
 
 import msgspec
 
+from ringbearer.delivery import heads
+from ringbearer.delivery.heads import CONTROLS
 from ringbearer.domain.deliveries import Record, Timing
 
 MAX_KEPT_BODY = 4 * 1024
 """Bytes of an answer's body that are kept, counted in UTF-8."""
-MAX_KEPT_HEADERS = 64
-MAX_KEPT_HEADER_BYTES = 8 * 1024
-"""Characters of header names and values that are kept, all together."""
 _MAX_DETAIL = 200
-_MOST_RECENT = 128  # of header blocks, each of which may have 64 KiB
-_RECENT: dict[bytes, str] = {}
-"""What was made of the latest header blocks, by the blocks themselves."""
-
-_NOT_STORED = frozenset({"set-cookie", "set-cookie2"})
-_BLANK = (b"\r\n", b"\n", b"")
-_END = [b"\r\n"]
-_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd") | {0x09: " "}
 _encode = msgspec.json.Encoder().encode
 
 _OK = range(200, 300)
@@ -54,9 +45,8 @@ class Exchange(msgspec.Struct, kw_only=True, gc=False):
     """One try, in libcurl's terms. `started_at` is a stored time, `duration` in microseconds.
 
     `status` is 0 without an answer, `curl_code` 0 without a transport error (its numbers:
-    https://curl.se/libcurl/c/libcurl-errors.html). `header_lines` are as libcurl hands them over: those of
-    interim answers too, with status lines, line ends and blank lines. `body` is what was read, its content
-    coding left on. `blocked` is the guard's reason when it let no address be dialled. `os_errno` is the
+    https://curl.se/libcurl/c/libcurl-errors.html). `head` is as libcurl hands it over: that of interim
+    answers too, with status lines, line ends and blank lines. `body` is what was read, its content coding left on. `blocked` is the guard's reason when it let no address be dialled. `os_errno` is the
     system's reason for a failed connect (CURLINFO_OS_ERRNO), 0 when it is not known. `failure` is an error, code and
     sentence, that kept the request from being made. `ours` says what of our own failed, `dns: …` or `proxy: …`, when
     it was neither the receiver nor the way to it.
@@ -67,7 +57,7 @@ class Exchange(msgspec.Struct, kw_only=True, gc=False):
     status: int = 0
     curl_code: int = 0
     curl_message: str = ""
-    header_lines: list[bytes] = []
+    head: bytes = b""
     body: bytes = b""
     blocked: str | None = None
     os_errno: int = 0
@@ -84,9 +74,14 @@ def record(exchange: Exchange) -> Record:
         status_code=exchange.status or None,
         error=error(exchange),
         response_body=_text(exchange.body) if exchange.body else None,
-        response_headers=_headers(exchange.header_lines) if exchange.header_lines else None,
+        response_headers=heads.read(exchange.head).headers if exchange.head else None,
         timing=None if exchange.timing is None else _encode(exchange.timing).decode(),
     )
+
+
+def taken(exchange: Exchange) -> bool:
+    """Whether it is a plain success, as nearly all are: a whole answer of 2xx, read to its end."""
+    return exchange.curl_code == 0 and exchange.status in _OK
 
 
 def answered(exchange: Exchange) -> int:
@@ -95,7 +90,7 @@ def answered(exchange: Exchange) -> int:
         return 0
     if exchange.curl_code == 0:
         return exchange.status
-    if exchange.curl_code in _READ_ENOUGH and (exchange.body or _headers_ended(exchange.header_lines)):
+    if exchange.curl_code in _READ_ENOUGH and (exchange.body or heads.whole(exchange.head)):
         return exchange.status
     return 0
 
@@ -132,15 +127,6 @@ def health(exchange: Exchange) -> Health:
     if exchange.blocked is not None or exchange.ours:
         return Health.INDIFFERENT
     return Health.UNREACHED if _code(exchange) in _UNREACHED else Health.FAILED
-
-
-def header(exchange: Exchange, name: str) -> str | None:
-    """The first value of a header of the final answer, by its lower-case name."""
-    for line in _final_block(exchange.header_lines):
-        key, _, value = line.partition(b":")
-        if key.decode("latin-1").strip().lower() == name:
-            return value.decode("latin-1").strip()
-    return None
 
 
 def error(exchange: Exchange) -> str | None:
@@ -295,7 +281,7 @@ _COULD_NOT_CONNECT = 7
 
 def _transport_error(exchange: Exchange) -> str:
     code = _code(exchange)
-    detail = exchange.curl_message[:_MAX_DETAIL].translate(_CONTROLS) or f"libcurl error {exchange.curl_code}"
+    detail = exchange.curl_message[:_MAX_DETAIL].translate(CONTROLS) or f"libcurl error {exchange.curl_code}"
     return f"{code}: {_SENTENCES[code]} ({detail})"
 
 
@@ -322,60 +308,3 @@ def _text(body: bytes) -> str:
         return text
     # A replaced byte takes three, so what was short enough may be too long by now.
     return text.replace("\0", "\ufffd").encode()[:MAX_KEPT_BODY].decode(errors="ignore")
-
-
-def _headers(lines: list[bytes]) -> str | None:
-    """The final answer's headers as a JSON object, repeated ones joined by a comma.
-
-    Within a second a receiver's answers have the same ones, and so have those of others that run the same server.
-    """
-    block = b"".join(lines)
-    known = _RECENT.get(block)
-    if known is None:
-        if len(_RECENT) >= _MOST_RECENT:
-            _RECENT.clear()
-        known = _RECENT[block] = _read_headers(lines)
-    return known or None
-
-
-def _read_headers(lines: list[bytes]) -> str:
-    kept: dict[str, str] = {}
-    left = MAX_KEPT_HEADER_BYTES
-    for line in _final_block(lines):
-        left -= len(line)
-        if left < 0 or len(kept) >= MAX_KEPT_HEADERS:
-            break
-        text = line.decode("latin-1").strip()
-        if not text.isprintable():
-            text = text.translate(_CONTROLS)
-        name, colon, value = text.partition(":")
-        name = name.rstrip().lower()
-        if not colon or not name or name in _NOT_STORED:
-            continue
-        value = value.lstrip()
-        kept[name] = f"{kept[name]}, {value}" if name in kept else value
-    return _encode(kept).decode() if kept else ""
-
-
-def _final_block(lines: list[bytes]) -> list[bytes]:
-    """The header lines after the last status line, without those after the blank line: trailers."""
-    # Nearly always there is one answer, without trailers: then this costs a fifth of the search below.
-    if lines[-1:] == _END and lines.index(b"\r\n") == len(lines) - 1:
-        return lines[1:-1]
-    start = _final_status_line(lines)
-    for end in range(start + 1, len(lines)):
-        if lines[end] in _BLANK:
-            return lines[start + 1 : end]
-    return lines[start + 1 :]
-
-
-def _final_status_line(lines: list[bytes]) -> int:
-    """Where the last status line is: the first line, or one after a blank line. -1 when there is none."""
-    for index in range(len(lines) - 1, -1, -1):
-        if lines[index].startswith(b"HTTP/") and (index == 0 or lines[index - 1] in _BLANK):
-            return index
-    return -1
-
-
-def _headers_ended(lines: list[bytes]) -> bool:
-    return any(line in _BLANK for line in lines[_final_status_line(lines) + 1 :])

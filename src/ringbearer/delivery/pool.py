@@ -2,7 +2,7 @@
 
 import select
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -21,19 +21,16 @@ class Idle(msgspec.Struct, frozen=True, gc=False):
 
 
 class Pool:
-    """Connections by their descriptors. Belongs to a courier and its epoll.
+    """Connections by their descriptors. Belongs to a courier's sockets and its epoll.
 
-    The number of a descriptor may be another file's by now: what epoll does not know any more, is not ours.
+    `idle` are those that carry nothing, the longest idle first, each with since when (monotonic). The number of a
+    descriptor may be another file's by now: what epoll does not know any more, is not ours.
     """
 
     def __init__(self, epoll: select.epoll) -> None:
         self._epoll = epoll
         self._hosts: dict[int, str] = {}
-        self._idle: OrderedDict[int, float] = OrderedDict()
-
-    def __contains__(self, descriptor: int) -> bool:
-        """Whether it is idle."""
-        return descriptor in self._idle
+        self.idle: OrderedDict[int, float] = OrderedDict()
 
     def knows(self, descriptor: int) -> bool:
         """Whether it was told of when it was opened."""
@@ -43,23 +40,10 @@ class Pool:
         """A connection to a host was made."""
         self._hosts[descriptor] = host
 
-    def rests(self, descriptor: int) -> None:
-        """It carries nothing any more."""
-        self._idle[descriptor] = clock.monotonic()
-
-    def works(self, descriptor: int) -> None:
-        """It carries something."""
-        self._idle.pop(descriptor, None)
-
     def closed(self, descriptor: int) -> None:
         """It is not there any more, or will not be used again."""
-        self._idle.pop(descriptor, None)
+        self.idle.pop(descriptor, None)
         self._hosts.pop(descriptor, None)
-
-    @property
-    def idle(self) -> Collection[int]:
-        """The descriptors of those that carry nothing, the longest idle first."""
-        return self._idle.keys()
 
     def open(self) -> Counter[str]:
         """How many connections are open, by host; idle ones are watched for reading from now on, and nothing else."""
@@ -72,18 +56,18 @@ class Pool:
         opened = Counter(self._hosts.values())
         idle = [
             Idle(descriptor, self._hosts[descriptor], since)
-            for descriptor, since in self._idle.items()
+            for descriptor, since in self.idle.items()
             if descriptor in self._hosts
         ]
         return to_close(idle, opened, needed, clock.monotonic())
 
     def _ours(self, descriptor: int) -> bool:
-        if descriptor not in self._idle:
+        if descriptor not in self.idle:
             return True  # its exchange tells when it ends
         try:
             self._epoll.modify(descriptor, select.EPOLLIN)
         except OSError:  # closed; the number may be another file's, which epoll does not watch
-            self._idle.pop(descriptor, None)
+            self.idle.pop(descriptor, None)
             return False
         return True
 

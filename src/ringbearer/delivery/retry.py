@@ -17,7 +17,7 @@ import msgspec
 
 from ringbearer import clock
 from ringbearer.backoff import jittered
-from ringbearer.delivery import outcome
+from ringbearer.delivery import heads, outcome
 from ringbearer.delivery.outcome import Exchange
 from ringbearer.domain.deliveries import State
 
@@ -103,7 +103,7 @@ def _pause(exchange: Exchange, status: int, wait: float | None, now: int) -> flo
 
 def _retry_after(exchange: Exchange, now: int) -> float | None:
     """The seconds that Retry-After asks for, possibly negative; None without one that can be understood."""
-    value = outcome.header(exchange, "retry-after")
+    value = heads.value(exchange.head, "retry-after")
     if value is None:
         return None
     if _SECONDS.fullmatch(value):

@@ -66,9 +66,3 @@ def told_by_proxy(curl: pycurl.Curl, code: int, message: str) -> tuple[int, str,
     if code == pycurl.E_OPERATION_TIMEDOUT and curl.getinfo(pycurl.CONNECT_TIME) > 0:
         return code, message, ""
     return code, message, f"proxy: {message}"
-
-
-def ambiguous(lines: list[bytes]) -> bool:
-    """Whether an answer tells its length in two ways, which RFC 9112, section 6.3, wants treated as an error."""
-    text = b"".join(lines).lower()
-    return b"\ntransfer-encoding:" in text and b"\ncontent-length:" in text

@@ -24,6 +24,13 @@ _COMMON = (
 )
 
 
+class Parcel(Order, kw_only=True, gc=False):
+    """The exchange that one attempt of a delivery is."""
+
+    lease: Lease
+    route: "Route"
+
+
 class Route(msgspec.Struct, frozen=True, gc=False):
     """An endpoint, ready to be sent to."""
 
@@ -36,7 +43,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     way: Way | None
     grant: Grant | None
 
-    def order(self, lease: Lease, now: int) -> Order:
+    def order(self, lease: Lease, now: int) -> Parcel:
         """The signed exchange for a delivery at a stored time; raises PayloadFailed."""
         content = self.content(lease)
         seconds = now // clock.SECOND
@@ -50,8 +57,10 @@ class Route(msgspec.Struct, frozen=True, gc=False):
         if lease.trace is not None:
             lease.span = traces.new_span()
             headers += traces.headers(traces.child(lease.trace, lease.span))
-        return Order(
-            token=(lease, self),
+        return Parcel(
+            token=None,
+            lease=lease,
+            route=self,
             url=self.endpoint.url,
             headers=headers,
             body=content if self.encode is None else self.encode(content),

@@ -65,12 +65,13 @@ class Signer:
     InvalidInput when there is none, or one is no secret.
     """
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_keys", "_only")
 
     def __init__(self, secrets: Iterable[tuple[str, int | None]]) -> None:
         self._keys = tuple((_signing_with(secret), expires_at) for secret, expires_at in secrets)
         if not self._keys:
             raise _refused("there must be a secret to sign with")
+        self._only = self._keys[0][0] if len(self._keys) == 1 and self._keys[0][1] is None else None
 
     def __repr__(self) -> str:
         return f"<Signer with {len(self._keys)} secrets>"
@@ -82,6 +83,8 @@ class Signer:
         when every secret has expired.
         """
         content = f"{event_id}.{timestamp}.".encode() + body
+        if self._only is not None:  # as nearly always
+            return self._only(content)
         return " ".join(
             [sign(content) for sign, expires_at in self._keys if expires_at is None or now < expires_at]
         )

@@ -107,6 +107,8 @@ class TokenCourier(Courier):
     def poll(self, timeout: float) -> tuple[list[Return], bool]:
         """Drive everything, as `Courier.poll` does; tokens that arrive are passed on, not returned."""
         arrived, rang = super().poll(0.0 if self._failed else timeout)
+        if not (self._tokens or self._questions or self._failed):
+            return arrived, rang
         returns = []
         for each in arrived:
             if isinstance(each.order.token, _Question):
