@@ -12,7 +12,7 @@ from bench import report
 from bench.receiver import Receiver
 from bench.scenarios import FULL, QUICK, run_all
 from bench.system import Backend, installed
-from chaos.service import free_port
+from chaos.ports import free_port
 
 
 def main() -> int:

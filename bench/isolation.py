@@ -20,7 +20,8 @@ from rich.table import Table
 
 from bench.courier import listens
 from bench.senders import Known, lease
-from chaos.service import free_port, wait_for
+from chaos.ports import free_port
+from chaos.service import wait_for
 from ringbearer import clock
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor

@@ -24,7 +24,8 @@ from sqlalchemy import text
 from bench import report
 from bench.receiver import Receiver
 from bench.system import KEY, POSTGRES
-from chaos.service import Service, free_port, postgres, wait_for
+from chaos.ports import free_port
+from chaos.service import Service, postgres, wait_for
 from ringbearer import clock, ids
 from ringbearer.app import open_store
 from ringbearer.delivery.signing import generate_secret

@@ -30,7 +30,8 @@ from bench.season_load import Job, Mark
 from bench.season_plan import DAYS, DELIVERIES, SUPPLIERS, is_saturday, month
 from bench.season_report import Sample, Season
 from bench.system import KEY, POSTGRES, accept_to_send
-from chaos.service import Service, free_port, postgres, wait_for
+from chaos.ports import free_port
+from chaos.service import Service, postgres, wait_for
 from ringbearer import clock, ids
 from ringbearer.app import open_store
 from ringbearer.delivery.signing import generate_secret

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import psycopg
 
-from chaos.redis_servers import free_port
+from chaos.ports import free_port
 
 _SECONDS = 30.0
 _HOG = "chaos-hog"

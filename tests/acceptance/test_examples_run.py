@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.service import ADMIN_KEY, Service, free_port, wait_for
+from chaos.ports import free_port
+from chaos.service import ADMIN_KEY, Service, wait_for
 
 _EXAMPLES = Path(__file__).parents[2] / "examples"
 _SECONDS = 60.0

@@ -7,7 +7,8 @@ import httpx
 import psutil
 import pytest
 
-from chaos.service import Service, free_port, wait_for
+from chaos.ports import free_port
+from chaos.service import Service, wait_for
 from ringbearer.app import HOUSEKEEPING, open_store
 from ringbearer.storage.base import Storage
 from ringbearer.storage.nodes import Node

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from chaos.redis_servers import Server, free_port, one_server, sentinel_servers, wait_until
+from chaos.ports import free_port
+from chaos.redis_servers import Server, one_server, sentinel_servers, wait_until
 from contract.making import add_endpoint, supplier
 from ringbearer import clock
 from ringbearer.cache.manager import WebhookCacheManager

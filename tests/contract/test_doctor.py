@@ -5,7 +5,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from chaos.redis_servers import Server, free_port, one_server
+from chaos.ports import free_port
+from chaos.redis_servers import Server, one_server
 from ringbearer.doctor import Finding, examine
 from ringbearer.settings import Settings
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from chaos.redis_servers import Server, free_port, one_server
+from chaos.ports import free_port
+from chaos.redis_servers import Server, one_server
 from ringbearer.errors import ConfigurationError, RedisUnavailable
 from ringbearer.redis_link import RedisLink, Script, open_redis, parse, translated
 from ringbearer.storage.envelopes import Envelopes

@@ -16,7 +16,8 @@ import httpx
 import pytest
 import yaml
 
-from chaos.service import ADMIN_KEY, free_port, wait_for
+from chaos.ports import free_port
+from chaos.service import ADMIN_KEY, wait_for
 from ringbearer.cli.main import app
 from ringbearer.settings import load
 from tools import require_tool
