@@ -345,6 +345,27 @@ def test_what_others_wrote_cannot_command_the_terminal(capsys: pytest.CaptureFix
     assert "250 ms" in text
 
 
+def test_attempts_tell_how_long_their_connections_took(capsys: pytest.CaptureFixture[str]) -> None:
+    timings = (
+        {"name": 0.012, "connect": 0.03, "tls": 0.25},
+        {"name": 0.0, "connect": 0.03, "tls": 0.0},
+        {"name": 0.0, "connect": None, "tls": None},
+        None,
+    )
+    attempts = [
+        {"number": n, "started_at": NOW, "duration": 1.5, "status_code": 200, "timing": timing}
+        for n, timing in enumerate(timings, 1)
+    ]
+    api = CannedApi((200, {**DELIVERY, "attempts": attempts}))
+    assert against(api, "deliveries", "show", "dlv_1") == 0
+    *_, first, second, third, fourth = capsys.readouterr().out.rstrip().splitlines()
+    assert "name 12 ms, connect 30 ms, tls 250 ms" in first
+    assert "connect 30 ms" in second
+    assert "tls" not in second
+    assert "connect –, tls –" in third
+    assert "connect" not in fourth
+
+
 # -- suppliers, endpoints, keys, deliveries
 
 

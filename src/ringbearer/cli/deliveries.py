@@ -9,7 +9,7 @@ from cyclopts import App, Group, Parameter
 from ringbearer.cli import output
 from ringbearer.cli.client import DEFAULT_CONNECTION, Connection, Page, decode, path
 from ringbearer.cli.options import All, Json, Limit, examples, moment
-from ringbearer.domain.deliveries import Delivery, DeliveryDetail, State
+from ringbearer.domain.deliveries import Delivery, DeliveryDetail, State, Timing
 from ringbearer.errors import InvalidInput
 
 app = App(
@@ -169,16 +169,27 @@ def _print(delivery: DeliveryDetail) -> None:
     if delivery.attempts:
         print()
         output.print_table(
-            ("try", "started", "status", "took", "error", "answer"),
+            ("try", "started", "status", "took", "connection", "error", "answer"),
             [
                 (
                     attempt.number,
                     output.exactly(attempt.started_at),
                     attempt.status_code,
                     output.span(attempt.duration),
+                    _connection(attempt.timing),
                     attempt.error,
                     attempt.response_body,
                 )
                 for attempt in delivery.attempts
             ],
         )
+
+
+def _connection(timing: Timing | None) -> str | None:
+    """How long the parts of a connection took that was begun for an attempt; a dash where one did not come to its end."""
+    if timing is None:
+        return None
+    parts = (("name", timing.name), ("connect", timing.connect), ("tls", timing.tls))
+    return ", ".join(
+        f"{part} {'–' if took is None else output.span(took)}" for part, took in parts if took != 0.0
+    )
