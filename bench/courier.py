@@ -27,13 +27,16 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.senders import Job, Result
-from chaos.service import free_port, wait_for
+from chaos.ports import free_port
+from chaos.service import wait_for
 
 _RESULTS = Path(__file__).parent / "results"
-_KINDS = ("ours", "libcurl", "aiohttp", "httpx")
+_KINDS = ("ours", "bare", "libcurl", "aiohttp", "httpx")
 _CONCURRENCY = 64
 _IN_FLIGHT = 10_000
 _DOORS = 8
+HOSTS = [f"127.0.{n // 250}.{n % 250 + 1}" for n in range(1_000)]
+"""A thousand receivers, all of which are one nginx; its certificate is for each of them."""
 
 
 def main() -> int:
@@ -45,7 +48,7 @@ def main() -> int:
     console = Console()
     with TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
-        with _nginx(directory) as (plain, tls, multiplexed):
+        with nginx(directory) as (plain, tls, multiplexed):
             figures = _compare(directory, requests, plain, tls, multiplexed, console)
             figures["couriers"] = _couriers(directory, requests, plain, tls, console)
         figures["in flight"] = _in_flight(directory, 500 if arguments.quick else _IN_FLIGHT, console)
@@ -62,7 +65,7 @@ def _compare(
 ) -> dict[str, object]:
     one, many = (
         [f"http://127.0.0.1:{plain}/hook/0"],
-        [f"http://127.0.{n // 250}.{n % 250 + 1}:{plain}/hook/{n}" for n in range(1_000)],
+        [f"http://{host}:{plain}/hook/{n}" for n, host in enumerate(HOSTS)],
     )
     failing = [url.replace("/hook/", "/mixed/") for url in many]
     scenarios = (
@@ -77,6 +80,7 @@ def _compare(
         "sender",
         "per second",
         "CPU µs each",
+        "÷ bare",
         "÷ libcurl",
         "our lead",
         "reused",
@@ -91,13 +95,15 @@ def _compare(
                 continue  # neither speaks it without further packages
             count = requests // 20 if kind == "httpx" else requests
             job = Job(kind, urls, count, _CONCURRENCY, str(directory / "ca.pem"), http2)
-            result = _send(job)
+            result = send(job)
             wrong = sum(n for status, n in result.statuses.items() if status not in {200, 500})
             if wrong:
                 raise RuntimeError(f"{kind} in {name}: {result.statuses}")
+            made = count - result.put_back
             found[kind] = {
-                "rate": count / result.seconds,
-                "cpu": result.cpu / count * 1e6,
+                "rate": made / result.seconds,
+                "cpu": result.cpu / made * 1e6,
+                "put back": result.put_back,
                 "statuses": result.statuses,
                 "reused": result.reused,
                 "http2": result.http2_share,
@@ -109,6 +115,7 @@ def _compare(
                 kind,
                 f"{figure['rate']:,.0f}",
                 f"{figure['cpu']:.0f}",
+                f"{found['bare']['cpu'] / figure['cpu']:.2f}",  # type: ignore[operator]
                 f"{found['libcurl']['cpu'] / figure['cpu']:.2f}",  # type: ignore[operator]
                 f"{figure['cpu'] / found['ours']['cpu']:.1f} ×",  # type: ignore[operator]
                 _share(figure["reused"]),
@@ -147,7 +154,7 @@ def _couriers(
                 for count in couriers
             ]
             with ThreadPoolExecutor(len(jobs)) as pool:
-                results = list(pool.map(_send, jobs))
+                results = list(pool.map(send, jobs))
             rate = sum(share / result.seconds for result in results)
             cpu = sum(result.cpu for result in results) / requests * 1e6
             found[way] = {"rate": rate, "cpu": cpu}
@@ -165,7 +172,7 @@ def _in_flight(directory: Path, number: int, console: Console) -> dict[str, obje
     try:
         wait_for(lambda: listens(port), 20, "the slow receiver")
         urls = [f"http://127.0.{n // 250}.{n % 250 + 1}:{port}/hook/{n}" for n in range(max(1, number // 10))]
-        result = _send(Job("ours", urls, 3 * number, number, str(directory / "ca.pem")))
+        result = send(Job("ours", urls, 3 * number, number, str(directory / "ca.pem")))
     finally:
         slow.communicate(timeout=60)
     console.print(
@@ -191,9 +198,10 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _send(job: Job) -> Result:
+def send(job: Job) -> Result:
+    """Do a job in a process of its own that may open as many files as the system allows."""
     ended = subprocess.run(
-        ["/bin/sh", "-c", 'ulimit -n "$(ulimit -Hn)"; exec "$0" -m bench.senders', sys.executable],
+        ["/bin/sh", "-c", 'ulimit -n "$(ulimit -Hn)"; exec "$0" -m bench.rivals', sys.executable],
         input=msgspec.json.encode(job),
         capture_output=True,
         check=False,
@@ -205,8 +213,8 @@ def _send(job: Job) -> Result:
 
 
 @contextmanager
-def _nginx(directory: Path) -> Iterator[tuple[int, int, int]]:
-    """A receiver that is faster than any of the senders: HTTP/1.1, TLS, and HTTP/2."""
+def nginx(directory: Path) -> Iterator[tuple[int, int, int]]:
+    """A receiver that is faster than any of the senders; yields its ports for HTTP/1.1, TLS, and HTTP/2."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin")
     if program is None:
         raise SystemExit("nginx is not installed; on Debian: apt-get install nginx-light")
@@ -259,7 +267,9 @@ def _certificate(directory: Path) -> None:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address(host)) for host in HOSTS]), critical=False
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

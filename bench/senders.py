@@ -1,32 +1,31 @@
-"""Four senders of the same signed webhooks, each in a process of its own: ours, bare libcurl, aiohttp, httpx.
+"""Our sender of signed webhooks for `bench.courier`: the whole processor, alone in a process of its own.
 
-Ours is the whole processor: routes, signatures, windows, circuits, judgement, records. The bare loop signs nothing and
-judges nothing: it is what libcurl can do at all from Python.
+Routes, signatures, windows, circuits, judgement, records: all that a worker does but claiming and settling. Leases are
+made beforehand, as a claim would. The others are in `bench.rivals`.
 """
 
 import asyncio
-import hashlib
-import hmac
-import ssl
-import sys
-import time
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import TypedDict, cast
 
 import msgspec
 import psutil
 
 from ringbearer import clock, ids
 from ringbearer.cache.manager import WebhookCacheManager
+from ringbearer.delivery.gate import NO_ROOM
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
 from ringbearer.delivery.tuning import ConnectionOptimization, ParallelismConfig
-from ringbearer.domain.deliveries import Lease
+from ringbearer.domain.deliveries import Lease, Outcome
 from ringbearer.domain.endpoints import Endpoint, Target
 from ringbearer.domain.suppliers import Supplier
+from ringbearer.limits.base import RateLimiter
 from ringbearer.limits.breaker import BreakerPolicy
 from ringbearer.limits.breakers import Breakers
 from ringbearer.limits.database import DatabaseRateLimiter
@@ -38,7 +37,6 @@ from ringbearer.telemetry import Telemetry
 _SECRET = b"k" * 24
 _DATA = '{"text":"%s"}' % ("x" * 300)
 _SUPPLIER = "bench"
-_BATCH = 2_000
 _PATIENT = BreakerPolicy(
     failure_ratio=0.95
 )  # where a fifth fails by chance, an open circuit would be measured as rest
@@ -68,9 +66,23 @@ class Result(msgspec.Struct):
     memory: int
     most_in_flight: int
     statuses: dict[int, int]
+    put_back: int = 0
+    """Deliveries that were not sent, since their endpoint's circuit had opened."""
     reused: float | None = None
     http2_share: float | None = None
     handshakes_saved: int | None = None
+
+
+class Parts(TypedDict):
+    """What an engine is made of."""
+
+    cache: WebhookCacheManager
+    limiter: RateLimiter
+    breakers: Breakers
+    telemetry: Telemetry
+    refuse: Callable[[str], str | None]
+    slots: int
+    ca_file: str
 
 
 class Known:
@@ -102,54 +114,107 @@ class Known:
         """The one supplier."""
         return dict.fromkeys(supplier_ids, self._known)
 
+    def target(self, endpoint_id: str) -> Target:
+        """One endpoint with its secret."""
+        return self._known.targets[endpoint_id]
 
-def _ours(job: Job) -> Result:
-    with (
-        TemporaryDirectory() as directory,
-        open_storage(f"sqlite:///{Path(directory) / 'store.db'}", Vault([generate_key()])) as storage,
-    ):
+
+class Meter:
+    """Time and CPU of this process for the time of a `with` block."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+
+    def __enter__(self) -> "Meter":
+        self._cpu, self._began = sum(self._process.cpu_times()[:2]), clock.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds = clock.monotonic() - self._began
+        self._cpu = sum(self._process.cpu_times()[:2]) - self._cpu
+
+    def result(self, most: int, tally: "Tally") -> Result:
+        """What was measured."""
+        peak = next(
+            int(line.split()[1]) * 1024
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith("VmHWM")
+        )
+        return Result(self._seconds, self._cpu, peak, most, tally.statuses, tally.put_back)
+
+
+class Tally:
+    """What there is still to send, and what became of the rest."""
+
+    def __init__(self, job: Job, todo: deque[Lease]) -> None:
+        self._most = job.concurrency
+        self._todo = todo
+        self.statuses: dict[int, int] = {}
+        self.ended = self.put_back = 0
+
+    def refill(self, in_flight: int) -> list[Lease]:
+        """What to begin next: like a worker's claims, nothing while less than a quarter of the places is free."""
+        room = self._most - in_flight
+        if room < self._most // 4:
+            return []
+        return [self._todo.popleft() for _ in range(min(room, len(self._todo)))]
+
+    def take(self, outcomes: Sequence[Outcome]) -> None:
+        """Hear of some."""
+        for outcome in outcomes:
+            if outcome.record is not None:
+                self.ended += 1
+                status = outcome.record.status_code or 0
+                self.statuses[status] = self.statuses.get(status, 0) + 1
+            elif outcome.reason in NO_ROOM:
+                self._todo.append(outcome.lease)
+            else:
+                self.ended += 1
+                self.put_back += 1
+
+
+@contextmanager
+def parts(job: Job, directory: str) -> Iterator[Parts]:
+    """What an engine for that job is made of, with an empty store in a directory."""
+    with open_storage(f"sqlite:///{Path(directory) / 'store.db'}", Vault([generate_key()])) as storage:
         storage.migrate()
         telemetry = Telemetry()
-        processor = HighPerformanceWebhookProcessor(
-            cache=cast(WebhookCacheManager, Known(job.urls)),
-            limiter=DatabaseRateLimiter(storage.database),
-            breakers=Breakers(table=storage.breakers, telemetry=telemetry, policy=_PATIENT),
-            telemetry=telemetry,
-            refuse=lambda _address: None,
-            slots=2 * job.concurrency,  # half of the slots is filled with whatever comes
-            ca_file=job.ca_file,
-        )
-        return _drive(processor, job)
+        yield {
+            "cache": cast(WebhookCacheManager, Known(job.urls)),
+            "limiter": DatabaseRateLimiter(storage.database),
+            "breakers": Breakers(table=storage.breakers, telemetry=telemetry, policy=_PATIENT),
+            "telemetry": telemetry,
+            "refuse": lambda _address: None,
+            "slots": 2 * job.concurrency,  # half of the slots is filled with whatever comes
+            "ca_file": job.ca_file,
+        }
+
+
+def leases(job: Job) -> list[Lease]:
+    """All deliveries of a job, to its endpoints in turn."""
+    return [lease(n % len(job.urls)) for n in range(job.requests)]
+
+
+def ours(job: Job) -> Result:
+    """Do it by the whole processor."""
+    with TemporaryDirectory() as directory, parts(job, directory) as made:
+        return _drive(HighPerformanceWebhookProcessor(**made), job)
 
 
 def _drive(processor: HighPerformanceWebhookProcessor, job: Job) -> Result:
     asyncio.run(processor.implement_parallel_processing(ParallelismConfig(couriers=job.couriers)))
-    made = 0
-    statuses: dict[int, int] = {}
-    most, ended = 0, 0
-    again: list[Lease] = []
-    with _Meter() as meter:
-        while ended < job.requests:
-            room = job.concurrency - processor.in_flight
-            waiting, again = again[:room], again[room:]
-            if room > len(waiting):
-                count = min(room - len(waiting), _BATCH, job.requests - made)
-                waiting += [lease(n % len(job.urls)) for n in range(made, made + count)]
-                made += count
-            outcomes = processor.begin(waiting) if waiting else []
+    tally, most = Tally(job, deque(leases(job))), 0
+    with Meter() as meter:
+        while tally.ended < job.requests:
+            batch = tally.refill(processor.in_flight)
+            outcomes = processor.begin(batch) if batch else []
             most = max(most, processor.in_flight)
             found, _ = processor.poll(0.05)
-            for outcome in outcomes + found:
-                if outcome.record is None:
-                    again.append(outcome.lease)
-                else:
-                    ended += 1
-                    status = outcome.record.status_code or 0
-                    statuses[status] = statuses.get(status, 0) + 1
+            tally.take(outcomes + found)
             processor.report()
     used = asyncio.run(_used(processor))
     processor.close()
-    result = meter.result(most, statuses)
+    result = meter.result(most, tally)
     result.reused, result.http2_share = used.reuse_ratio, used.http2_share
     result.handshakes_saved = used.handshakes_saved
     return result
@@ -181,152 +246,3 @@ def lease(endpoint: int) -> Lease:
         timestamp="2027-06-19T14:00:00Z",
         data=_DATA,
     )
-
-
-class _Meter:
-    """Time and CPU of this process for the time of a `with` block."""
-
-    def __init__(self) -> None:
-        self._process = psutil.Process()
-
-    def __enter__(self) -> "_Meter":
-        self._cpu, self._began = sum(self._process.cpu_times()[:2]), time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds = time.perf_counter() - self._began
-        self._cpu = sum(self._process.cpu_times()[:2]) - self._cpu
-
-    def result(self, most: int, statuses: dict[int, int]) -> Result:
-        """What was measured."""
-        peak = next(
-            int(line.split()[1]) * 1024
-            for line in Path("/proc/self/status").read_text().splitlines()
-            if line.startswith("VmHWM")
-        )
-        return Result(self._seconds, self._cpu, peak, most, statuses)
-
-
-def _signed(url: str) -> tuple[str, dict[str, str], bytes]:
-    event_id, seconds = ids.event(), str(int(time.time()))
-    body = (
-        f'{{"id":"{event_id}","type":"booking.confirmed","timestamp":"2027-06-19T14:00:00Z","data":{_DATA}}}'
-    ).encode()
-    digest = hmac.digest(_SECRET, f"{event_id}.{seconds}.".encode() + body, hashlib.sha256)
-    headers = {
-        "content-type": "application/json",
-        "user-agent": "bench",
-        "webhook-id": event_id,
-        "webhook-timestamp": seconds,
-        "webhook-signature": f"v1,{b64encode(digest).decode()}",
-        "ringbearer-attempt": "1",
-    }
-    return url, headers, body
-
-
-def _libcurl(job: Job) -> Result:
-    import pycurl
-
-    _, headers, body = _signed("")
-    lines = [f"{name}: {value}" for name, value in headers.items()] + ["expect:"]
-    statuses: dict[int, int] = {}
-    multi = pycurl.CurlMulti()
-    multi.setopt(pycurl.M_MAXCONNECTS, job.concurrency + len(job.urls))
-    multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
-    free = []
-    for _ in range(job.concurrency):
-        curl = pycurl.Curl()
-        curl.setopt(pycurl.POST, 1)
-        curl.setopt(pycurl.NOSIGNAL, 1)
-        curl.setopt(pycurl.HTTPHEADER, lines)
-        curl.setopt(pycurl.POSTFIELDS, body)
-        curl.setopt(pycurl.WRITEFUNCTION, len)
-        curl.setopt(pycurl.CAINFO, job.ca_file)
-        if job.http2:
-            curl.setopt(pycurl.PIPEWAIT, 1)
-        free.append(curl)
-    begun = ended = 0
-    with _Meter() as meter:
-        while ended < job.requests:
-            while free and begun < job.requests:
-                curl = free.pop()
-                curl.setopt(pycurl.URL, job.urls[begun % len(job.urls)])
-                multi.add_handle(curl)
-                begun += 1
-            multi.perform()
-            queued = 1
-            while queued:
-                queued, good, bad = multi.info_read()
-                if bad:
-                    raise RuntimeError(f"libcurl: {bad[0][2]}")
-                for curl in good:
-                    status = curl.getinfo(pycurl.RESPONSE_CODE)
-                    statuses[status] = statuses.get(status, 0) + 1
-                    multi.remove_handle(curl)
-                    free.append(curl)
-                    ended += 1
-            multi.select(1.0)
-    return meter.result(job.concurrency, statuses)
-
-
-async def _workers(job: Job, send: Callable[[str], object]) -> dict[int, int]:
-    statuses: dict[int, int] = {}
-    numbers = iter(range(job.requests))
-
-    async def work() -> None:
-        for number in numbers:
-            status = await send(job.urls[number % len(job.urls)])  # type: ignore[misc]
-            statuses[status] = statuses.get(status, 0) + 1
-
-    await asyncio.gather(*(work() for _ in range(job.concurrency)))
-    return statuses
-
-
-async def _aiohttp(job: Job) -> Result:
-    import aiohttp
-
-    context = ssl.create_default_context(cafile=job.ca_file)
-    connector = aiohttp.TCPConnector(limit=job.concurrency, ssl=context)
-    async with aiohttp.ClientSession(connector=connector) as session:
-
-        async def send(url: str) -> int:
-            url, headers, body = _signed(url)
-            async with session.post(url, data=body, headers=headers) as answer:
-                await answer.read()
-                return int(answer.status)
-
-        with _Meter() as meter:
-            statuses = await _workers(job, send)
-    return meter.result(job.concurrency, statuses)
-
-
-async def _httpx(job: Job) -> Result:
-    import httpx
-
-    limits = httpx.Limits(max_connections=job.concurrency, max_keepalive_connections=job.concurrency)
-    context = ssl.create_default_context(cafile=job.ca_file)
-    async with httpx.AsyncClient(verify=context, limits=limits, timeout=60, trust_env=False) as client:
-
-        async def send(url: str) -> int:
-            url, headers, body = _signed(url)
-            return (await client.post(url, content=body, headers=headers)).status_code
-
-        with _Meter() as meter:
-            statuses = await _workers(job, send)
-    return meter.result(job.concurrency, statuses)
-
-
-def main() -> None:
-    """Read a job from standard input, do it, and print the result."""
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
-    if job.kind == "ours":
-        result = _ours(job)
-    elif job.kind == "libcurl":
-        result = _libcurl(job)
-    else:
-        result = asyncio.run(_aiohttp(job) if job.kind == "aiohttp" else _httpx(job))
-    print(msgspec.json.encode(result).decode())
-
-
-if __name__ == "__main__":
-    main()
