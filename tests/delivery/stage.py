@@ -1,5 +1,6 @@
 """A worker at work: a real store, real receivers, and everything between them that a worker process has."""
 
+import asyncio
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from ringbearer.limits.base import Limit, RateLimiter
 from ringbearer.limits.breaker import BreakerPolicy
 from ringbearer.limits.breakers import Breakers
 from ringbearer.limits.database import DatabaseRateLimiter
+from ringbearer.misbehaving import OK, Peer
 from ringbearer.queue.base import Queue
 from ringbearer.queue.bell import SocketBell
 from ringbearer.queue.database import DatabaseQueue
@@ -33,6 +35,32 @@ LONG = 60.0
 SOON = (0.02, 0.02)
 """A retry schedule for impatient tests."""
 _STAGE_SECONDS = 0.02
+
+
+class Holding:
+    """A receiver that answers nobody before it is told to; it knows how many were with it at once."""
+
+    def __init__(self) -> None:
+        self.inside = self.most = self.answered = 0
+        self._told = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def behave(self, peer: Peer) -> None:
+        """200, one day."""
+        self._loop = asyncio.get_running_loop()
+        while True:
+            await peer.request()
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            await self._told.wait()
+            self.inside -= 1
+            self.answered += 1
+            await peer.send(OK)
+
+    def release(self) -> None:
+        """Answer all who are there, and all who come; somebody must have come."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._told.set)
 
 
 class WatchedLimiter(RateLimiter):

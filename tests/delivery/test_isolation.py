@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from chaos.service import free_port
-from delivery.stage import LONG, Stage
+from chaos.ports import free_port
+from contract.making import admission
+from delivery.stage import LONG, Holding, Stage
 from ringbearer import clock
 from ringbearer.domain.deliveries import State
 from ringbearer.domain.endpoints import RateLimit
@@ -184,3 +185,29 @@ def test_a_client_error_opens_no_circuit(storage: Storage, rogues: Rogues) -> No
         deliveries = stage.publish(endpoint, 30)
         stage.until_state(deliveries, State.DEAD)
     assert _moves(stage) == []
+
+
+def test_who_never_answers_takes_no_turn_from_the_others(storage: Storage, rogues: Rogues) -> None:
+    """F12 and I7, counted in slots rather than in time: half of all traffic is for one endpoint that hangs.
+
+    The others' deliveries all come through while not one of its exchanges has ended, and half of the slots, at least,
+    was theirs at any moment: as many as all of their windows ask for here, so that they wait for nobody.
+    """
+    slots, others, each = 40, 5, 16
+    hanging = Holding()
+    hung, good = rogues.serve(hanging.behave), rogues.serve(answers)
+    with Stage(storage, slots=slots) as stage:
+        stuck = stage.endpoint(hung.url, timeout=LONG)
+        quick = [stage.endpoint(f"{good.url}{n}") for n in range(others)]
+        mixed = [admission(endpoint.id) for _ in range(each) for q in quick for endpoint in (stuck, q)]
+        deliveries = stage.accept(mixed)
+        stage.until_state(deliveries[1::2], State.DELIVERED)
+        assert hanging.answered == 0
+        assert 1 <= hanging.most <= slots // 2
+        again = [delivery for endpoint in quick for delivery in stage.publish(endpoint, each)]
+        stage.until_state(again, State.DELIVERED)
+        assert hanging.answered == 0
+        assert hanging.most <= slots // 2
+        hanging.release()
+        stage.until_state(deliveries[::2], State.DELIVERED)
+    assert {stage.detail(delivery).attempt_count for delivery in deliveries + again} == {1}

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import pytest
 
 from contract.making import add_endpoint, admission
-from delivery.stage import LONG, Stage
+from delivery.stage import LONG, Holding, Stage
 from ringbearer import clock
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.delivery import tuning
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor, Processes
 from ringbearer.delivery.tuning import BatchPoint, HostUse, ParallelismConfig
-from ringbearer.domain.deliveries import Lease, State
+from ringbearer.domain.deliveries import Lease, Outcome, State
 from ringbearer.domain.endpoints import RateLimit
 from ringbearer.errors import ConfigurationError, InvalidInput, StoreUnavailable
 from ringbearer.limits.breakers import Breakers
@@ -86,6 +86,35 @@ def test_a_batch_is_sent_and_its_outcomes_come_as_they_are(storage: Storage, rog
     assert (result.delivered, result.retried + result.put_back, result.dead) == (8, 8, 0)
     assert 1 <= result.most_in_flight <= 4
     assert len(result.outcomes) == 16
+
+
+def test_a_batch_waits_for_nobody_who_hangs_but_those_for_whom_it_is(
+    storage: Storage, rogues: Rogues
+) -> None:
+    """I7: of the slots, one endpoint holds half at most, and a tenth while others need them; nobody else waits for it."""
+    hanging = Holding()
+    hung, good = rogues.serve(hanging.behave), rogues.serve(answers)
+    stuck, *quick = (
+        add_endpoint(storage, "studio", url=url, timeout=LONG).id
+        for url in (hung.url, *(f"{good.url}{n}" for n in range(4)))
+    )
+    leases = _leases(storage, [stuck] * 4 + quick, 10)
+    came: list[str] = []
+
+    def heard(outcome: Outcome) -> None:
+        came.append(outcome.lease.endpoint_id)
+        if len(came) == 40:  # all of the others'
+            assert hanging.answered == 0
+            hanging.release()
+
+    async def work() -> tuning.BatchProcessingResult:
+        async with _processor(storage, slots=20) as processor:
+            return await processor.process_batch_deliveries(leases, heard=heard)
+
+    result = _run(work())
+    assert result.delivered == 80
+    assert set(came[:40]) == set(quick)
+    assert 1 <= hanging.most <= 10
 
 
 async def _refuses(peer: Peer) -> None:
