@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from ringbearer.limits.base import Limit, RateLimiter, admit
 from ringbearer.storage.database import Database
+from ringbearer.storage.parameters import keys_of, text_of
 
 
 class DatabaseRateLimiter(RateLimiter):
@@ -32,7 +33,7 @@ class DatabaseRateLimiter(RateLimiter):
         names = {limit.key for limits in wanted for limit in limits}
         if not names:
             return [now] * len(wanted)
-        keys = _rows([(key,) for key in sorted(names)])
+        keys = {"rows": keys_of(sorted(names))}
         with self._database.write(durable=False) as connection:
             found = connection.execute(self._read, keys).all()
             if len(found) < len(names):
@@ -46,9 +47,5 @@ class DatabaseRateLimiter(RateLimiter):
                 if state != states.get(key)
             ]
             if written:
-                connection.execute(self._write, _rows(written))
+                connection.execute(self._write, {"rows": text_of(written)})
         return times
-
-
-def _rows(rows: Sequence[tuple[str, ...]]) -> dict[str, str]:
-    return {"rows": msgspec.json.encode(rows).decode()}

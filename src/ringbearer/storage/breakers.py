@@ -8,11 +8,11 @@ workers that change the same circuit at once, the second changes nothing and fol
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
 from sqlalchemy import Connection, Row, text
 
 from ringbearer.domain.breakers import Circuit, Forced
 from ringbearer.storage.database import Database
+from ringbearer.storage.parameters import keys_of, text_of
 
 _COLUMNS = "endpoint_id, supplier_id, state, forced, since, opened, probe_at, reason, version"
 
@@ -73,21 +73,11 @@ class BreakerTable:
         """Write down circuits that moved; returns the ids of those that nobody had moved in between."""
         with self._database.write(durable=False) as connection:
             version = self._next(connection)
-            rows = {
-                "rows": _text(
-                    (
-                        c.endpoint_id,
-                        c.supplier_id,
-                        c.state,
-                        c.since,
-                        c.opened,
-                        c.probe_at,
-                        c.reason,
-                        c.version,
-                    )
-                    for c in circuits
-                )
-            }
+            written = [
+                (c.endpoint_id, c.supplier_id, c.state, c.since, c.opened, c.probe_at, c.reason, c.version)
+                for c in sorted(circuits, key=lambda circuit: circuit.endpoint_id)
+            ]
+            rows = {"rows": text_of(written)}
             connection.execute(self._ensure, rows | {"version": version})
             changed = connection.execute(self._change, rows | {"version": version})
             return {row.endpoint_id for row in changed}
@@ -97,7 +87,7 @@ class BreakerTable:
 
         Each comes with the number of this change.
         """
-        rows = {"rows": _text((each,) for each in sorted(endpoint_ids))}
+        rows = {"rows": keys_of(sorted(endpoint_ids))}
         with self._database.write(durable=False) as connection:
             version = self._next(connection)
             taken = connection.execute(self._probe, rows | {"version": version, "now": now, "until": until})
@@ -122,7 +112,7 @@ class BreakerTable:
             reason = f"forced {forced} by an operator"
         with self._database.write() as connection:
             version = self._next(connection)
-            rows = {"rows": _text([(endpoint_id, supplier_id)]), "version": version}
+            rows = {"rows": text_of([(endpoint_id, supplier_id)]), "version": version}
             connection.execute(self._ensure, rows)
             values = {"forced": forced, "reason": reason, "now": now, "version": version}
             connection.execute(self._force, values | {"endpoint_id": endpoint_id})
@@ -173,7 +163,3 @@ def _circuit(row: Row[*tuple[Any, ...]]) -> Circuit:
         reason=row.reason,
         version=row.version,
     )
-
-
-def _text(rows: Iterable[Sequence[object]]) -> str:
-    return msgspec.json.encode(sorted(rows, key=lambda row: str(row[0]))).decode()

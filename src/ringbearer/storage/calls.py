@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import msgspec
 from sqlalchemy import text
 
 from ringbearer.storage.database import Database
+from ringbearer.storage.parameters import keys_of, text_of
 
 
 class CallTable:
@@ -44,17 +44,17 @@ class CallTable:
         now: int,
     ) -> None:
         """Put what `change` makes of the endpoints' lines in their place; a line that is empty then goes."""
-        keys = _rows([(endpoint_id,) for endpoint_id in sorted(endpoint_ids)])
+        keys: dict[str, object] = {"rows": keys_of(sorted(endpoint_ids))}
         with self._database.write(durable=False) as connection:
             connection.execute(self._ensure, keys | {"now": now})
             found = connection.execute(self._read, keys).all()
             after = change({row.endpoint_id: row.calls for row in found})
             kept = sorted((endpoint_id, calls) for endpoint_id, calls in after.items() if calls)
-            gone = sorted((endpoint_id,) for endpoint_id, calls in after.items() if not calls)
+            gone = sorted(endpoint_id for endpoint_id, calls in after.items() if not calls)
             if kept:
-                connection.execute(self._write, _rows(kept) | {"now": now})
+                connection.execute(self._write, {"rows": text_of(kept), "now": now})
             if gone:
-                connection.execute(self._remove, _rows(gone))
+                connection.execute(self._remove, {"rows": keys_of(gone)})
 
     def known(self, *, most: int) -> list[str]:
         """The endpoints that have a line, those with the newest calls first."""
@@ -64,13 +64,9 @@ class CallTable:
     def remove(self, endpoint_ids: Sequence[str]) -> None:
         """Remove lines."""
         with self._database.write(durable=False) as connection:
-            connection.execute(self._remove, _rows([(endpoint_id,) for endpoint_id in sorted(endpoint_ids)]))
+            connection.execute(self._remove, {"rows": keys_of(sorted(endpoint_ids))})
 
     def prune(self, *, before: int) -> int:
         """Remove lines that nothing was added to since a stored time; returns how many."""
         with self._database.write(durable=False) as connection:
             return connection.execute(self._prune, {"before": before}).rowcount
-
-
-def _rows(rows: Sequence[tuple[str, ...]]) -> dict[str, object]:
-    return {"rows": msgspec.json.encode(rows).decode()}

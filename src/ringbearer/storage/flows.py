@@ -9,21 +9,19 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-import msgspec
 from sqlalchemy import Connection, text
 
 from ringbearer import clock
 from ringbearer.domain.suppliers import Tier
 from ringbearer.priority import Costs, FairOrder
 from ringbearer.storage.database import Database
+from ringbearer.storage.parameters import keys_of, text_of
 
 _READ_SECONDS = 0.05
 _RAISE_SECONDS = 0.1
 _OVERLAP = 5 * clock.SECOND  # what is read again, since clocks and commits of processes differ
 _FORGET = 86_400 * clock.SECOND
 _FORGET_COSTS = 30 * _FORGET  # they are told when they change, which they seldom do
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Flows:
@@ -102,13 +100,13 @@ class Flows:
 
     def untell(self, connection: Connection, endpoint_ids: Iterable[str]) -> None:
         """Let no process hear any more what these endpoints had been charged."""
-        connection.execute(self._untell, {"rows": _text([(each,) for each in endpoint_ids])})
+        connection.execute(self._untell, {"rows": keys_of(endpoint_ids)})
 
     def tiers(self, connection: Connection, supplier_ids: set[str]) -> dict[str, Tier]:
         """The tiers of suppliers, for those who do not have them at hand."""
         if not supplier_ids:
             return {}
-        rows = {"rows": _text([(supplier_id,) for supplier_id in sorted(supplier_ids)])}
+        rows = {"rows": keys_of(sorted(supplier_ids))}
         return {row[0]: row[1] for row in connection.execute(self._tiers, rows)}
 
     def claimed(self, connection: Connection, ranks: Mapping[int, int]) -> None:
@@ -122,7 +120,7 @@ class Flows:
         now = clock.monotonic()
         if now >= self._next_raise:
             self._next_raise = now + _RAISE_SECONDS
-            connection.execute(self._raise, {"rows": _text(sorted(self._claimed.items()))})
+            connection.execute(self._raise, {"rows": text_of(sorted(self._claimed.items()))})
 
     def held(self, measured: Iterable[tuple[str, int]]) -> None:
         """Note for how many microseconds deliveries to these endpoints held their slots."""
@@ -151,9 +149,9 @@ class Flows:
         if busy or news:
             with self._database.write(durable=False) as connection:
                 if busy:
-                    connection.execute(self._tell_flows, {"rows": _text(busy), "now": now})
+                    connection.execute(self._tell_flows, {"rows": text_of(busy), "now": now})
                 if news:
-                    connection.execute(self._tell_costs, {"rows": _text(sorted(news)), "now": now})
+                    connection.execute(self._tell_costs, {"rows": text_of(sorted(news)), "now": now})
         return len(busy) + len(news)
 
     def forget(self, *, now: int) -> int:
@@ -164,7 +162,3 @@ class Flows:
                 statement = text(f"DELETE FROM {table} WHERE told_at < :before")
                 removed += connection.execute(statement, {"before": now - kept}).rowcount
         return removed
-
-
-def _text(rows: Sequence[Sequence[object]]) -> str:
-    return _encode(rows).decode()

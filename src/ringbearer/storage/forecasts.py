@@ -6,8 +6,7 @@ import msgspec
 from sqlalchemy import text
 
 from ringbearer.storage.database import Database
-
-_encode = msgspec.json.Encoder().encode
+from ringbearer.storage.parameters import text_of
 
 
 class Foretold(msgspec.Struct, frozen=True, array_like=True):
@@ -38,7 +37,7 @@ class Forecasts:
         """Write down what is expected of these hours; what was said of one before stands."""
         if hours:
             with self._database.write(durable=False) as connection:
-                connection.execute(self._insert, {"rows": _encode(hours).decode()})
+                connection.execute(self._insert, {"rows": text_of(hours)})
 
     def read(self, *, since: int, until: int) -> list[Foretold]:
         """What was expected of the hours that begin in [since, until), the oldest first."""

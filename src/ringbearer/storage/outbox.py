@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping
 from datetime import date, datetime
 from typing import NamedTuple
 
-import msgspec
 from sqlalchemy import Connection, text
+
+from ringbearer.storage.parameters import text_of
 
 TABLE = "ringbearer.outbox"
 BELL = "outbox"
@@ -57,7 +58,7 @@ def settle(connection: Connection, done: Collection[int], refused: Mapping[int, 
     if done:
         connection.execute(_DONE, {"ids": list(done)})
     if refused:
-        connection.execute(_REFUSED, {"rows": msgspec.json.encode(list(refused.items())).decode()})
+        connection.execute(_REFUSED, {"rows": text_of(list(refused.items()))})
 
 
 def count_refused(connection: Connection) -> int:

@@ -15,6 +15,7 @@ from ringbearer import clock
 from ringbearer.domain.deliveries import State
 from ringbearer.storage.database import Database
 from ringbearer.storage.flows import Flows
+from ringbearer.storage.parameters import keys_of, text_of
 
 PARKED = "parked: "
 """What the reason of a parked delivery begins with."""
@@ -29,7 +30,6 @@ _LONGEST = (
 _BRIEF = 120 * clock.SECOND
 _OVERLAP = 5 * clock.SECOND
 
-_encode = msgspec.json.Encoder().encode
 _Moves = Counter[tuple[int, str]]
 
 
@@ -152,7 +152,7 @@ class Parking:
         told = [(p.endpoint_id, p.until, p.spacing, p.reason) for p in parks if not p.brief]
         if told:
             with self._database.write(durable=False) as connection:
-                connection.execute(self._write, {"rows": _text(told), "now": now})
+                connection.execute(self._write, {"rows": text_of(told), "now": now})
                 self._flows.untell(connection, (row[0] for row in told))
         with self._lock:
             self._lines |= {park.endpoint_id: lines[park.endpoint_id] for park in parks if not park.brief}
@@ -169,7 +169,7 @@ class Parking:
         if not wanted:
             return 0
         with self._database.write(durable=False) as connection:
-            connection.execute(self._remove, {"rows": _text([(e,) for e in wanted])})
+            connection.execute(self._remove, {"rows": keys_of(wanted)})
         with self._lock:
             for endpoint_id in wanted:
                 self._lines.pop(endpoint_id, None)
@@ -184,7 +184,7 @@ class Parking:
         if not wanted:
             return 0
         with self._database.write(durable=False) as connection:
-            connection.execute(self._remove_limited, {"rows": _text([(e,) for e in wanted])})
+            connection.execute(self._remove_limited, {"rows": keys_of(wanted)})
         with self._lock:
             for endpoint_id in wanted:
                 line = self._lines.get(endpoint_id)
@@ -208,7 +208,7 @@ class Parking:
             for start in range(0, len(places), _CHUNK):
                 rows = [(place.delivery_id, due_at, None) for place in places[start : start + _CHUNK]]
                 with self._database.write(durable=False) as connection:
-                    hastened += len(connection.execute(self._hasten, {"rows": _text(rows)}).all())
+                    hastened += len(connection.execute(self._hasten, {"rows": text_of(rows)}).all())
         return hastened
 
     def due(self, endpoint_id: str, now: int) -> tuple[int, str] | None:
@@ -253,7 +253,7 @@ class Parking:
         self, statement: TextClause, endpoints: Iterable[str], parameters: dict[str, object]
     ) -> Iterable[list[_Place]]:
         """What there is to move, a look at a time; the last is the one that finds less than it could."""
-        given = parameters | {"rows": _text([(e,) for e in endpoints])}
+        given = parameters | {"rows": keys_of(endpoints)}
         while True:
             with self._database.read() as connection:
                 places = [_Place(*row) for row in connection.execute(statement, given)]
@@ -268,14 +268,10 @@ class Parking:
             line = lines[place.endpoint_id]
             rows.append((place.delivery_id, line.take(), PARKED + line.park.reason))
         with self._database.write(durable=False) as connection:
-            lanes = [lane for (lane,) in connection.execute(self._park, {"rows": _text(rows)})]
+            lanes = [lane for (lane,) in connection.execute(self._park, {"rows": text_of(rows)})]
             moves: _Moves = Counter()
             for lane in lanes:
                 moves[lane, State.READY] -= 1
                 moves[lane, State.SCHEDULED] += 1
             self._count(connection, moves)
         return len(lanes)
-
-
-def _text(rows: Sequence[Sequence[object]]) -> str:
-    return _encode(rows).decode()

@@ -11,8 +11,8 @@ from ringbearer.domain.events import Priority
 from ringbearer.domain.suppliers import Tier
 from ringbearer.storage.database import Database
 from ringbearer.storage.flows import Flows
+from ringbearer.storage.parameters import keys_of, text_of
 
-_encode = msgspec.json.Encoder().encode
 _Moves = Counter[tuple[int, str]]
 _OPEN = "('ready', 'waiting', 'scheduled', 'held')"
 
@@ -87,7 +87,7 @@ class Ranking:
             return 0
         by_id = {m.queued.delivery_id: m for m in moved}
         with self._database.write() as connection:
-            found = connection.execute(self._take, {"rows": _text([(i,) for i in by_id])}).all()
+            found = connection.execute(self._take, {"rows": keys_of(by_id)}).all()
             self._flows.follow_clocks(connection)
             jobs, moves = [], Counter[tuple[int, str]]()
             for delivery_id, state, lane in found:
@@ -102,7 +102,7 @@ class Ranking:
                 moves[lane, state] -= 1
                 moves[m.lane, state] += 1
             if jobs:
-                connection.execute(self._jobs, {"rows": _text(jobs)})
+                connection.execute(self._jobs, {"rows": text_of(jobs)})
                 connection.execute(self._deliveries, _within([row[:2] for row in jobs]))
                 ids = [row[0] for row in jobs]
                 events = {by_id[i].queued.event_id: (by_id[i].lane, by_id[i].reason) for i in ids}
@@ -114,8 +114,4 @@ class Ranking:
 def _within(rows: Sequence[Sequence[object]]) -> dict[str, object]:
     """The rows, with the bounds that let PostgreSQL leave out the days it need not look at."""
     ids = [str(row[0]) for row in rows]
-    return {"rows": _text(rows), "low": min(ids), "high": max(ids)}
-
-
-def _text(rows: Sequence[Sequence[object]]) -> str:
-    return _encode(rows).decode()
+    return {"rows": text_of(rows), "low": min(ids), "high": max(ids)}

@@ -3,13 +3,11 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import msgspec
 from sqlalchemy import TextClause, text
 
 from ringbearer.domain.deliveries import Content
 from ringbearer.storage.database import Database
-
-_encode = msgspec.json.Encoder().encode
+from ringbearer.storage.parameters import keys_of
 
 
 class ReadyJob(NamedTuple):
@@ -55,7 +53,7 @@ class Ready:
 
     def contents(self, event_ids: Iterable[str]) -> dict[str, Content]:
         """What is to be sent of these events."""
-        rows = _encode([(event_id,) for event_id in event_ids]).decode()
+        rows = keys_of(event_ids)
         with self._database.read() as connection:
             found = connection.execute(self._contents, {"rows": rows}).all()
         return {event_id: Content(*content) for event_id, *content in found}

@@ -5,12 +5,12 @@ An unfinished delivery is never removed, nor is the event it belongs to.
 
 from abc import ABC, abstractmethod
 
-import msgspec
 from sqlalchemy import Connection, text
 
 from ringbearer import clock, ids
 from ringbearer.storage import tenancy
 from ringbearer.storage.database import Database
+from ringbearer.storage.parameters import keys_of
 from ringbearer.storage.schema import PARTITIONED
 
 _DAY = 86_400 * clock.SECOND
@@ -91,7 +91,7 @@ class Retention(ABC):
         ]
         if not old:
             return 0
-        parameters = {"rows": msgspec.json.encode([(event_id,) for event_id in old]).decode()}
+        parameters = {"rows": keys_of(old)}
         rows = self._database.rows
         ranges = (
             f"SELECT d.id FROM {rows} JOIN deliveries AS d ON d.id >= 'dlv_' || substr(r.value ->> 0, 5) "

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, text
 
 from ringbearer import clock
 from ringbearer.storage.database import Database
+from ringbearer.storage.parameters import keys_of, text_of
 
-_encode = msgspec.json.Encoder().encode
 _COLUMNS = "dimension, at, key, process, attempts, delivered, receiver, ours, first, dead, sketches"
 _PAGE = 5_000
 _KEYS = 50  # that are read at a time: of an hour's minutes, 3,000 rows of each process
@@ -119,7 +119,7 @@ class Rollups:
         values = {
             "level": level,
             "dimension": dimension,
-            "rows": _encode([(key,) for key in keys]).decode(),
+            "rows": keys_of(keys),
             "since": since,
             "until": until,
         }
@@ -182,4 +182,4 @@ class Rollups:
     def _put(self, connection: Connection, level: Level, rows: Sequence[Rollup]) -> None:
         # In one order for everybody: two processes that sum up the same span then wait for each other in turn.
         ordered = sorted(rows, key=lambda row: (row.dimension, row.at, row.key, row.process))
-        connection.execute(self._upsert, {"level": level, "rows": _encode(ordered).decode()})
+        connection.execute(self._upsert, {"level": level, "rows": text_of(ordered)})

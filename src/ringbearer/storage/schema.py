@@ -49,6 +49,16 @@ Id = Text().with_variant(Text(collation="C"), "postgresql")
 """Ids compare byte by byte, so that their order is the order of time."""
 
 
+def _clock(name: str) -> Table:
+    """One row with a number that grows with each change of something, for those who follow it."""
+    return Table(
+        name,
+        metadata,
+        Column("id", SmallInteger, primary_key=True, autoincrement=False),
+        Column("version", BigInteger, nullable=False),
+    )
+
+
 suppliers = Table(
     "suppliers",
     metadata,
@@ -114,12 +124,7 @@ event_shapes = Table(
     Column("updated_at", BigInteger, nullable=False),
 )
 
-config_version = Table(
-    "config_version",
-    metadata,
-    Column("id", SmallInteger, primary_key=True, autoincrement=False),
-    Column("version", BigInteger, nullable=False),
-)
+config_version = _clock("config_version")
 
 keys = Table(
     "keys",
@@ -379,12 +384,7 @@ breaker_calls = Table(
     Column("changed_at", BigInteger, nullable=False),
 )
 
-breaker_clock = Table(
-    "breaker_clock",
-    metadata,
-    Column("id", SmallInteger, primary_key=True, autoincrement=False),
-    Column("version", BigInteger, nullable=False),
-)
+breaker_clock = _clock("breaker_clock")
 
 scaling = Table(
     "scaling",
