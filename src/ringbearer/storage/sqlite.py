@@ -1,9 +1,10 @@
 """SQLite: one file, WAL, every accepted event on the disk before it is acknowledged."""
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -145,7 +146,13 @@ def _make(path: Path) -> None:
     """Make the file unless it is there: SQLite would let others read it. Raises ConfigurationError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # Not opened when it is there: a process that closes a file loses all locks on it, also those that SQLite holds
+        # by another descriptor.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        if path.is_dir() or not os.access(path, os.R_OK | os.W_OK):
+            code = errno.EISDIR if path.is_dir() else errno.EACCES
+            raise OSError(code, os.strerror(code))
     except OSError as error:
         raise ConfigurationError(
             f"the database file {path.absolute()} cannot be opened: {error.strerror}; name another with --data-dir or "
