@@ -8,7 +8,7 @@ import msgspec
 
 import ringbearer
 from ringbearer.api import operations, problems
-from ringbearer.api.operations import EVERYBODY, Operation
+from ringbearer.api.operation import EVERYBODY, Operation
 from ringbearer.api.problems import Problem
 from ringbearer.api.reading import schemas
 

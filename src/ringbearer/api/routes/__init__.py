@@ -1,0 +1,1 @@
+"""Every route, as data, family by family; `api.operations` puts them together."""
