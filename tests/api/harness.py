@@ -103,7 +103,6 @@ class Api:
         path.write_bytes(_migrated_store())
         self.storage: Storage = open_storage(f"sqlite:///{path}", Vault([generate_key()]))
         self.tested: list[Target] = []
-        self.invalidated: list[str] = []
         self.reconciled = 0
         self.woken = 0
         self.telemetry = Telemetry()
@@ -130,7 +129,6 @@ class Api:
                 telemetry=self.telemetry,
             ),
             cache=self.cache,
-            invalidate=self.invalidated.append,
             wake=self._wake,
             changes_per_minute=changes_per_minute,
         )

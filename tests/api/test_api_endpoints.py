@@ -7,9 +7,11 @@ from typing import cast
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from api.harness import URL, Api, Serving, pointers, problem
 from ringbearer import clock
+from ringbearer.domain.endpoints import Endpoint
 from ringbearer.storage.parking import RATE_LIMIT, Park
 
 ENDPOINTS = "/v1/suppliers/lumen/endpoints"
@@ -242,14 +244,23 @@ def test_patch_of_enabled_says_why_and_settles_deliveries(
     assert api.reconciled == 2
 
 
+def enabled_in_memory(api: Api, endpoint_id: str) -> bool:
+    """Whether whoever publishes here now would have it sent to."""
+    lumen = api.cache.lookup(["lumen"])["lumen"]
+    assert lumen is not None
+    return lumen.targets[endpoint_id].endpoint.enabled
+
+
 def test_disable_and_enable(api: Api, admin: httpx.Client, endpoint_id: str) -> None:
     one = f"{ENDPOINTS}/{endpoint_id}"
+    assert enabled_in_memory(api, endpoint_id)
     off = admin.post(f"{one}/disable")
     assert (off.status_code, off.json()["enabled"]) == (200, False)
+    assert not enabled_in_memory(api, endpoint_id)
     on = admin.post(f"{one}/enable", json={})
     assert (on.status_code, on.json()["enabled"], on.json()["disabled_reason"]) == (200, True, None)
     assert api.reconciled == 2
-    assert api.invalidated[-2:] == ["lumen", "lumen"]
+    assert enabled_in_memory(api, endpoint_id)
     assert pointers(admin.post(f"{one}/enable", json={"force": True})) == ["/force"]
 
 
@@ -275,6 +286,26 @@ def test_the_test_answers_with_the_attempt(api: Api, admin: httpx.Client, endpoi
     }
     assert [target.endpoint.id for target in api.tested] == [endpoint_id]
     assert api.tested[0].secrets
+
+
+def test_what_is_tried_is_what_workers_have_and_never_behind_the_store(
+    api: Api, admin: httpx.Client, endpoint_id: str
+) -> None:
+    one = f"{ENDPOINTS}/{endpoint_id}/test"
+    admin.post(one)
+    reads = api.cache.figures()[-1].hits
+    admin.post(one)
+    assert api.cache.figures()[-1].hits == reads, "its secrets were in memory already"
+
+    def slower(endpoint: Endpoint) -> Endpoint:
+        return replace(endpoint, timeout=7.0)
+
+    api.storage.catalog.change_endpoint("lumen", endpoint_id, slower)  # as another process does
+    admin.post(one)
+    assert [target.endpoint.timeout for target in api.tested] == [api.tested[0].endpoint.timeout] * 2 + [7.0]
+    assert api.cache.lookup(["lumen"])["lumen"] is not None
+    assert api.cache.figures()[-1].hits == reads + 1
+    problem(admin.post(f"{ENDPOINTS}/ep_{'0' * 32}/test"), 404)
 
 
 def test_rotation_lets_both_sign_until_the_grace_ends(api: Api, admin: httpx.Client, supplier: str) -> None:

@@ -32,9 +32,11 @@ def test_an_empty_body_takes_all_defaults(admin: httpx.Client) -> None:
 
 
 def test_changes_are_told_to_the_cache(api: Api, admin: httpx.Client) -> None:
+    assert api.cache.lookup(["lumen"]) == {"lumen": None}
     admin.put(PATH, json={})
+    assert api.cache.lookup(["lumen"])["lumen"] is not None
     admin.delete(PATH)
-    assert api.invalidated == ["lumen", "lumen"]
+    assert api.cache.lookup(["lumen"]) == {"lumen": None}
 
 
 def test_a_changed_rate_limit_brings_back_what_waits_for_it_at_all_endpoints(

@@ -250,6 +250,35 @@ def test_warming_opens_what_a_claim_needs(storage: Storage, house: House) -> Non
     assert "WebhookQueueOptimizer" in repr(house.optimizer)
 
 
+def test_what_limits_is_named_the_worst_first_with_its_evidence(storage: Storage, house: House) -> None:
+    assert asyncio.run(house.optimizer.detect_queue_bottlenecks()) == []
+    storage.catalog.put_supplier(supplier())
+    storage.ledger.accept([admission(), admission()])
+    storage.nodes.beat("api", kind="serve", host="h", pid=1, version="1", signals={"cpu": 0.9})
+    held = {"cpu": 0.2, "slots": 10.0, "held": 10.0}
+    storage.nodes.beat("worker", kind="work", host="h", pid=2, version="1", signals=held)
+    receivers, ingest = asyncio.run(house.optimizer.detect_queue_bottlenecks())
+    assert (receivers.stage, ingest.stage) == ("receivers", "ingest")
+    assert receivers.severity > ingest.severity > 1
+    assert "2 deliveries wait" in receivers.evidence
+    assert "10 of 10 slots" in receivers.evidence
+    assert "90%" in ingest.evidence
+    storage.nodes.beat("worker", kind="work", host="h", pid=2, version="1", signals=held | {"held": 2.0})
+    assert [b.stage for b in asyncio.run(house.optimizer.detect_queue_bottlenecks())] == ["ingest"]
+
+
+def test_rules_can_be_stored_for_the_leading_worker_to_rank_by(storage: Storage, house: House) -> None:
+    storage.catalog.put_supplier(supplier())
+    storage.ledger.accept([admission(), admission()])
+    rules = PriorityConfiguration(rules=(LaneRule(name="all", lane="bulk"),))
+    put = asyncio.run(house.optimizer.prioritize_webhook_deliveries(rules, at_once=False))
+    assert (put.before, put.after, put.version) == (PriorityConfiguration(), rules, 1)
+    assert (put.examined, put.moved) == (0, 0)
+    assert counted(storage) == {(NORMAL, State.READY): 2}
+    assert asyncio.run(house.optimizer.catch_up_with_rules()) == 2
+    assert counted(storage) == {(BULK, State.READY): 2}
+
+
 def test_an_optimizer_without_a_loop_steers_and_delivers_nothing(house: House) -> None:
     with pytest.raises(Conflict, match="has no loop"):
         asyncio.run(house.optimizer.batch_process_webhooks(1, 0.0))

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from ringbearer import ids
 from ringbearer.cache.manager import WebhookCacheManager
+from ringbearer.cache.shelf import MAX_ENDPOINTS, DeliveryMetrics
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.domain.suppliers import Supplier
 from ringbearer.errors import StoreUnavailable
@@ -19,6 +20,7 @@ from ringbearer.storage.catalog import Catalog, Subscriptions
 from ringbearer.storage.database import Database
 from ringbearer.storage.vault import Vault, generate_key
 from ringbearer.telemetry import Telemetry
+from tools import turn
 
 NOW = datetime.now(UTC)
 VAULT = Vault([generate_key()])
@@ -104,7 +106,7 @@ def test_many_who_miss_the_same_one_share_one_read(catalog: WatchedCatalog) -> N
         asking = [asyncio.ensure_future(cache.get("a")) for _ in range(50)]
         await asyncio.to_thread(catalog.read_done.wait, 30)
         asking += [asyncio.ensure_future(cache.get("a")) for _ in range(50)]
-        await asyncio.sleep(0)
+        await turn()
         catalog.go_on.set()
         found = [await each for each in asking]
         assert await cache.get("a") is found[0]
@@ -138,7 +140,7 @@ def test_a_failed_read_is_told_to_all_and_not_remembered(catalog: WatchedCatalog
         catalog.fails = True
         catalog.go_on.clear()
         asking = [asyncio.ensure_future(cache.get("a")) for _ in range(3)]
-        await asyncio.sleep(0)
+        await turn()
         catalog.go_on.set()
         told = await asyncio.gather(*asking, return_exceptions=True)
         assert [type(each) for each in told] == [StoreUnavailable] * 3
@@ -221,3 +223,59 @@ def test_it_tells_its_state(catalog: WatchedCatalog) -> None:
     cache = manager(catalog, most=5)
     cache.lookup(["a"])
     assert repr(cache) == "<WebhookCacheManager with 1 of 5 suppliers, version None>"
+
+
+# ── how endpoints do ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def metrics(endpoint_id: str, *, delivered: int, at: datetime = NOW) -> DeliveryMetrics:
+    """An hour in which so many attempts were made, all of which delivered."""
+    return DeliveryMetrics(
+        endpoint_id=endpoint_id,
+        supplier_id="a",
+        measured_at=at,
+        window=3_600.0,
+        attempts=delivered,
+        delivered=delivered,
+        failed=0,
+        dead=0,
+        success=1.0,
+        answer_p50=0.1,
+        answer_p99=0.2,
+    )
+
+
+def test_figures_of_an_endpoint_are_kept_until_newer_ones_come(catalog: WatchedCatalog) -> None:
+    cache = manager(catalog)
+
+    async def use() -> None:
+        assert await cache.get_cached_delivery_metrics("ep_1") is None
+        first, newer = (
+            metrics("ep_1", delivered=1),
+            metrics("ep_1", delivered=2, at=NOW + timedelta(seconds=1)),
+        )
+        wrote = await cache.cache_delivery_metrics(first)
+        assert (wrote.before, wrote.after) == (None, first)
+        assert await cache.get_cached_delivery_metrics("ep_1") == first
+        wrote = await cache.cache_delivery_metrics(newer)
+        assert (wrote.before, wrote.after) == (first, newer)
+        late = await cache.cache_delivery_metrics(first)
+        assert (late.after, late.reason) == (newer, "there are newer ones")
+        assert await cache.get_cached_delivery_metrics("ep_1") == newer
+        assert await cache.get_cached_delivery_metrics("ep_2") is None
+
+    asyncio.run(use())
+
+
+def test_figures_of_so_many_endpoints_are_kept_and_the_oldest_go(catalog: WatchedCatalog) -> None:
+    cache = manager(catalog)
+
+    async def use() -> None:
+        for n in range(MAX_ENDPOINTS + 1):
+            await cache.cache_delivery_metrics(metrics(f"ep_{n}", delivered=n))
+        assert await cache.get_cached_delivery_metrics("ep_0") is None
+        last = await cache.get_cached_delivery_metrics(f"ep_{MAX_ENDPOINTS}")
+        assert last is not None
+        assert last.delivered == MAX_ENDPOINTS
+
+    asyncio.run(use())

@@ -106,7 +106,7 @@ async def create_endpoint(
     )
     credentials = credentials_of(body)(NO_CREDENTIALS)
     await services.store(catalog.add_endpoint, coherent(endpoint), secret, credentials)
-    services.invalidate(supplier_id)
+    await services.configured(supplier_id)
     shown = EndpointWithSecret(**msgspec.structs.asdict(endpoint), secret=secret)
     return json_answer(shown, 201, {"location": f"/v1/suppliers/{supplier_id}/endpoints/{endpoint.id}"})
 
@@ -154,7 +154,7 @@ async def change_endpoint(
         lambda endpoint: changed(endpoint, settings, now),
         credentials=credentials_of(body),
     )
-    services.invalidate(supplier_id)
+    await services.configured(supplier_id)
     if body.enabled is not UNSET:
         await services.settle()
     if body.rate_limit is not UNSET:
@@ -172,7 +172,7 @@ async def delete_endpoint(
     await _find(services, key, supplier_id, endpoint_id)
     services.changes.take(endpoint_id)
     await services.store(services.storage.catalog.delete_endpoint, supplier_id, endpoint_id)
-    services.invalidate(supplier_id)
+    await services.configured(supplier_id)
     await services.settle()
     return empty_answer()
 
@@ -205,7 +205,7 @@ async def rotate_secret(
         old_until=until,
         now=now,
     )
-    services.invalidate(supplier_id)
+    await services.configured(supplier_id)
     shown = NewSecret(secret=secret, public_key=public_key, previous_valid_until=clock.to_datetime(until))
     return json_answer(shown)
 
@@ -271,7 +271,7 @@ async def _switch(
     services.changes.take(endpoint_id)
     reason = None if enabled else DISABLED_BY_REQUEST
     await services.store(services.storage.catalog.set_enabled, [endpoint_id], enabled=enabled, reason=reason)
-    services.invalidate(supplier_id)
+    await services.configured(supplier_id)
     await services.settle()
     return json_answer(_shown(await _find(services, key, supplier_id, endpoint_id), key))
 
@@ -282,9 +282,14 @@ async def _find(services: ApiServices, key: Key, supplier_id: str, endpoint_id: 
 
 
 async def _target(services: ApiServices, key: Key, supplier_id: str, endpoint_id: str) -> Target:
-    await _find(services, key, supplier_id, endpoint_id)
-    known = await services.store(services.storage.catalog.subscriptions, [supplier_id])
-    target = known[supplier_id].targets.get(endpoint_id) if supplier_id in known else None
+    """The endpoint with its secrets, as workers have it; what the cache has is brought up to date if it is behind."""
+    endpoint = await _find(services, key, supplier_id, endpoint_id)
+    targets = await services.cache.get_cached_webhook_endpoints(supplier_id) or []
+    target = next((target for target in targets if target.endpoint == endpoint), None)
+    if target is None:  # another process changed it just now
+        await services.cache.cache_webhook_endpoints(supplier_id, targets)
+        targets = await services.cache.get_cached_webhook_endpoints(supplier_id) or []
+        target = next((target for target in targets if target.endpoint.id == endpoint_id), None)
     if target is None:  # it was deleted just now
         raise NotFound(f"there is no endpoint {endpoint_id!r}")
     return target

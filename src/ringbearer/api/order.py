@@ -94,7 +94,7 @@ async def put_priorities(request: ApiRequest, key: Key, services: ApiServices) -
     """Replace the rules; what is queued follows within seconds."""
     require(key, Action.TUNE)
     body = await read_body(request, PriorityConfiguration)
-    await services.optimizer.change_rules(body, reason=f"set with {key.id}")
+    await services.optimizer.prioritize_webhook_deliveries(body, reason=f"set with {key.id}", at_once=False)
     return json_answer(await _priorities(services))
 
 

@@ -198,7 +198,6 @@ class Front:
                 scaler=scaler,
                 optimizer=services.optimizer(),
                 cache=services.cache,
-                invalidate=lambda supplier_id: services.cache.invalidate([supplier_id]),
                 wake=lambda: services.queue.push(1),
                 public_url=settings.public_url or "",
                 changes_per_minute=settings.changes_per_minute,

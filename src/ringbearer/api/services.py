@@ -98,8 +98,6 @@ class ApiServices:
     optimizer: WebhookQueueOptimizer
     """Whoever changes how many workers there shall be asks it."""
     cache: WebhookCacheManager
-    invalidate: Callable[[str], None]
-    """Called with a supplier's id after it or one of its endpoints changed."""
     wake: Callable[[], None] = lambda: None
     """Called after deliveries were made ready, so that workers look for them at once."""
     public_url: str = ""
@@ -127,6 +125,13 @@ class ApiServices:
     def catalog(self, key: Key) -> Catalog:
         """The catalog as the key may read it, likewise; never for writing."""
         return self.storage.catalog_for(key.supplier_id)
+
+    async def configured(self, *supplier_ids: str) -> None:
+        """Let every cache follow a change of suppliers, their endpoints or what those share, now or a moment later."""
+        try:
+            await self.cache.invalidate_endpoint_cache(*supplier_ids)
+        except StoreUnavailable as error:
+            _log.warning("caches follow a change of endpoints later: %s", error)
 
     async def settle(self) -> None:
         """Let deliveries follow a change of endpoints, now or, when the store is away, later."""

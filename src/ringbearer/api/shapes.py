@@ -57,6 +57,7 @@ async def put_shape(
         updated_at=clock.to_datetime(clock.now()),
     )
     created = await services.store(services.storage.shapes.put, shape)
+    await services.configured()
     return json_answer(shape, 201 if created else 200)
 
 
@@ -84,6 +85,7 @@ async def delete_shape(event_type: str, version: str, key: Key, services: ApiSer
     """Forget a version's shape; events of that type go as they are published."""
     require(key, Action.CHANGE_SUPPLIERS)
     await services.store(services.storage.shapes.delete, event_type, version)
+    await services.configured()
     return empty_answer()
 
 

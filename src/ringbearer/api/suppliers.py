@@ -72,7 +72,7 @@ async def put_supplier(
     )
     before = (await services.store(catalog.subscriptions, [supplier_id])).get(supplier_id)
     created = await services.store(catalog.put_supplier, supplier)
-    services.invalidate(supplier_id)
+    await services.configured(supplier_id)
     if not created:
         supplier = await services.store(catalog.get_supplier, supplier_id)
     if before is not None and before.supplier.rate_limit != supplier.rate_limit:
@@ -110,7 +110,7 @@ async def delete_supplier(supplier_id: str, key: Key, services: ApiServices) -> 
     require(key, Action.CHANGE_SUPPLIERS, supplier_id)
     known = path_id(supplier_id, "supplier")
     await services.store(services.storage.catalog.delete_supplier, known)
-    services.invalidate(supplier_id)
+    await services.configured(supplier_id)
     services.authenticator.forget()
     await services.settle()
     return empty_answer()

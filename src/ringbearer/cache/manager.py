@@ -132,7 +132,7 @@ class WebhookCacheManager:
     # ── changes ─────────────────────────────────────────────────────────────────────────────────────────
 
     def invalidate(self, supplier_ids: Iterable[str]) -> None:
-        """These were changed here: believe nothing read before, in this process from now on, elsewhere in a moment."""
+        """Believe nothing read of these before, in this process from now on, elsewhere in a moment; never blocks."""
         self._reader.doubt(supplier_ids)
         self._follower.tell()
 
@@ -190,14 +190,14 @@ class WebhookCacheManager:
         return None if subscriptions is None else list(subscriptions.targets.values())
 
     async def invalidate_endpoint_cache(self, *supplier_ids: str) -> CacheInvalidation:
-        """Forget these suppliers in every tier and every process, and look at once for what changed.
+        """Forget these suppliers in every tier and every process, and look at once for what else changed.
 
-        Raises StoreUnavailable; this process believes nothing read before all the same.
+        For whoever changed them. Raises StoreUnavailable; this process believes nothing read before all the same.
         """
         before = self._reader.version
         held = tuple(key for key in supplier_ids if self._l1.has(key))
-        self._reader.doubt(supplier_ids)
-        await asyncio.to_thread(self.changed_here)
+        self.invalidate(supplier_ids)
+        await asyncio.to_thread(self.refresh)
         after = self._reader.version
         moved = "the store's version had moved" if after != before else "nothing had changed in the store"
         return CacheInvalidation(suppliers=held, version_before=before, version_after=after, reason=moved)

@@ -247,15 +247,18 @@ class WebhookQueueOptimizer:
     # ── rules ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def prioritize_webhook_deliveries(
-        self, config: PriorityConfiguration, *, reason: str = "set by an operator"
+        self, config: PriorityConfiguration, *, reason: str = "set by an operator", at_once: bool = True
     ) -> PrioritizationResult:
         """Store other rules, follow them, and put what is queued into the lanes that they say, in batches.
 
-        Deliveries that are with a worker stay where they are. Raises InvalidInput for rules that cannot be followed.
+        Deliveries that are with a worker stay where they are. Without `at_once` what is queued is left to the leading
+        worker, who comes to it within seconds, and nothing is examined here. Raises InvalidInput for rules that cannot
+        be followed.
         """
+        check_rules(config)
         before = self.steering.rules.configuration
-        version = await self.change_rules(config, reason=reason)
-        examined, moved = await self._apply_rules(version)
+        version = await _call(self.steering.store, PRIORITIES, config, now=clock.now(), reason=reason)
+        examined, moved = await self._apply_rules(version) if at_once else (0, 0)
         return PrioritizationResult(
             before=before,
             after=config,
@@ -264,12 +267,6 @@ class WebhookQueueOptimizer:
             moved=moved,
             reason=reason,
         )
-
-    async def change_rules(self, config: PriorityConfiguration, *, reason: str) -> int:
-        """Store other rules, which count for new events at once; what is queued follows when the leading worker
-        comes to it, within seconds. Returns their version; raises InvalidInput."""
-        check_rules(config)
-        return await _call(self.steering.store, PRIORITIES, config, now=clock.now(), reason=reason)
 
     async def catch_up_with_rules(self) -> int:
         """Rank anew what is queued if the rules have changed since that was last done; returns how many moved.

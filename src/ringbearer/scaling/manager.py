@@ -171,6 +171,8 @@ class WebhookScalingManager:
     async def generate_performance_reports(self, *, days: int = 30) -> PerformanceReport:
         """How the number of workers moved in the last days and why, beside how things stand now."""
 
+        health = await self.monitor_connection_health()
+
         def generate() -> PerformanceReport:
             since = clock.now() - days * _DAY
             found = reports.changes(self._storage.scaling.decisions(limit=_RECORDS), since=since)
@@ -180,7 +182,7 @@ class WebhookScalingManager:
                 found,
                 since=since,
                 resources=resources,
-                health=connections.health(self._storage),
+                health=health,
                 steps=relief.steps,
                 forecast_error=error,
             )
