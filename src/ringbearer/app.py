@@ -1,4 +1,4 @@
-"""The composition: opens the store, queue, cache and limits that the settings name, wires them, runs a worker."""
+"""The composition: opens the store, queue, cache and limits that the settings name, and wires them."""
 
 import asyncio
 import contextlib
@@ -9,18 +9,13 @@ import resource
 import signal
 import socket
 import sys
-import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
-import uvloop
-from prometheus_client import start_http_server
 from sqlalchemy import make_url
 
 from ringbearer import clock, ids, logs
@@ -29,23 +24,15 @@ from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.cache.null import NullTier
 from ringbearer.cache.planned import PlannedWarming
 from ringbearer.cache.wire import BellWire
-from ringbearer.delivery.commands import follow, parallelism
 from ringbearer.delivery.guard import Guard
-from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
-from ringbearer.delivery.tuning import affordable_slots
-from ringbearer.domain.commands import PARALLELISM, ChangeParallelism
 from ringbearer.domain.keys import Key, digest, generate
-from ringbearer.errors import ConfigurationError, InvalidInput, RedisUnavailable, StoreUnavailable
-from ringbearer.limits.breakers import CIRCUIT_SECONDS, Breakers
+from ringbearer.errors import ConfigurationError, RedisUnavailable
+from ringbearer.limits.breakers import Breakers
 from ringbearer.limits.calls import SharedCalls
 from ringbearer.limits.calls_database import DatabaseCalls
 from ringbearer.limits.calls_redis import RedisCalls
-from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.looper import Looper
-from ringbearer.maintenance.commands import CommandFollower
-from ringbearer.maintenance.housekeeper import Housekeeper
 from ringbearer.maintenance.presence import Duty, Leadership, Presence
-from ringbearer.maintenance.tuner import Tuner
 from ringbearer.monitor.monitor import WebhookPerformanceMonitor
 from ringbearer.monitor.prometheus import PrometheusMetrics
 from ringbearer.queue.base import Queue
@@ -54,15 +41,11 @@ from ringbearer.queue.database import DatabaseQueue
 from ringbearer.queue.index import RedisIndex
 from ringbearer.queue.loop import WorkLoop
 from ringbearer.queue.optimizer import WebhookQueueOptimizer
-from ringbearer.queue.reconciler import Reconciler
 from ringbearer.queue.redis import RedisQueue
 from ringbearer.queue.steering import Steering
 from ringbearer.redis_link import RedisLink, open_redis, parse
-from ringbearer.relay import Relay
-from ringbearer.scaling.manager import WebhookScalingManager
 from ringbearer.scaling.signals import ProcessSignals
 from ringbearer.settings import Settings
-from ringbearer.storage import outbox
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault
 from ringbearer.telemetry import Telemetry
@@ -72,17 +55,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _ORDER_SECONDS = 0.5  # between two exchanges of what the processes know of the order
-_MEMORY_SECONDS = 1.0
-_TRIM_SECONDS = 15.0  # between two times that memory is given back: each holds everything up for a moment
-_TUNE_SECONDS = 60.0
-_FOLLOW_SECONDS = 0.5  # between two looks at circuits: twice this until all know what one found out
 _SWITCH_SECONDS = 0.001  # a thread that returns from the database gets the interpreter after at most this
 _M_ARENA_MAX = -8  # of malloc.h
 _ARENAS = 2  # heaps of the C library: with one for each of a dozen threads what one frees, no other uses
 _PLAN_SECONDS = 20.0  # between two looks whether the season's plan wants the cache warmed
 _SHARED_CACHE_SECONDS = 0.25  # what a Redis that hangs may cost a look-up: the store answers in less
-_STORE_SECONDS = 30.0  # that a worker waits for the store at its start
-_STORE_PAUSE = 0.5
 _OWN_PARTS = {"dns": "their name server", "proxy": "the proxy"}
 PARENT_PIPE = "RINGBEARER_PARENT_PIPE"
 """Names the descriptor of a pipe that ends when the supervising process does."""
@@ -137,6 +114,23 @@ class Services:
 
     def __repr__(self) -> str:
         return f"<Services on {self.storage!r}>"
+
+    def start(self) -> None:
+        """Begin to follow changes of configuration and order, to warm by plan, and to measure."""
+        self.cache.start()
+        self.order.start()
+        self.planned.start()
+        self.monitor.start()
+        if self.tracing is not None:
+            self.tracing.start()
+
+    async def stop(self) -> None:
+        """End that, after whoever is measured."""
+        await self.planned.stop()
+        await self.order.stop()
+        await self.monitor.stop()
+        if self.tracing is not None:
+            await self.tracing.stop()
 
     def close(self) -> None:
         """Close the cache, the store, Redis and the bell."""
@@ -358,274 +352,6 @@ def _cache(settings: Settings, storage: Storage, vault: Vault, telemetry: Teleme
         max_bytes=settings.cache_bytes,
         stale_seconds=settings.cache_stale_seconds,
     )
-
-
-# ── the worker process ──────────────────────────────────────────────────────────────────────────────────
-
-
-def work(settings: Settings) -> None:
-    """Run one worker until SIGTERM or SIGINT."""
-    prepare_process(settings)
-    services = Services(settings, listen=True)
-    try:
-        _check_seals(services.storage)
-        uvloop.run(_work(services))
-    finally:
-        services.close()
-
-
-def _check_seals(storage: Storage) -> None:
-    """See that stored secrets can be opened; waits a while for a store that is just starting itself."""
-    deadline = clock.monotonic() + _STORE_SECONDS
-    while True:
-        try:
-            storage.catalog.check_seals()
-        except StoreUnavailable as error:
-            if clock.monotonic() > deadline:
-                raise
-            _log.warning("waiting for the store: %s", error)
-            time.sleep(_STORE_PAUSE)
-        else:
-            return
-
-
-async def _work(services: Services) -> None:
-    """The event loop keeps what is slow and rare; the courier's thread does the work."""
-    settings = services.settings
-    stopped = asyncio.Event()
-    processor = _processor(services)
-    await _resume_parallelism(services, processor)
-    loop = _loop(services, processor)
-    optimizer = services.optimizer(loop)
-    warming = asyncio.create_task(services.warm(within=settings.warm_seconds))
-
-    def stop() -> None:
-        warming.cancel()
-        loop.stop()
-
-    on_stop(stop)
-    housekeeper = Housekeeper(
-        storage=services.storage,
-        queue=services.queue,
-        telemetry=services.telemetry,
-        retention_days=settings.retention_days,
-        lease_seconds=settings.lease_seconds,
-    )
-    leading: list[Duty] = [housekeeper, Tuner(optimizer), *_relays(services)]
-    if services.index is not None:
-        leading.append(
-            Reconciler(ready=services.storage.ready, index=services.index, telemetry=services.telemetry)
-        )
-    if settings.metrics_port is not None:
-        start_http_server(settings.metrics_port, settings.host, registry=services.metrics.registry)
-    state = _worker_state(loop, processor, services.cache, warmed=warming.done)
-    signals = ProcessSignals(services.telemetry, state)
-    presence, leadership = (
-        services.presence("work", signals),
-        services.leadership(HOUSEKEEPING, leading),
-    )
-    services.cache.start()
-    services.order.start()
-    services.planned.start()
-    signals.start()
-    services.monitor.start()
-    if services.tracing is not None:
-        services.tracing.start()
-    presence.start()
-    leadership.start()
-    tending = _tending(services, processor, optimizer)
-    for looper in tending:
-        looper.start()
-    commands = CommandFollower(
-        commands=services.storage.commands,
-        worker=services.node_id,
-        do=lambda command: follow(command, processor=processor, cache=services.cache),
-    )
-    await asyncio.wait([warming])
-    services.metrics.worker_started()
-    thread = _Thread(optimizer.run, asyncio.get_running_loop(), stopped)
-    thread.start()
-    commands.start()
-    await stopped.wait()
-    await commands.stop()
-    await leadership.stop()
-    await presence.stop()
-    await services.planned.stop()
-    await services.order.stop()
-    await signals.stop()
-    thread.join()
-    await asyncio.gather(*(looper.stop() for looper in tending))
-    await services.monitor.stop()
-    if services.tracing is not None:
-        await services.tracing.stop()
-    if thread.error is not None:
-        raise thread.error
-
-
-async def _resume_parallelism(services: Services, processor: HighPerformanceWebhookProcessor) -> None:
-    """Begin as workers were told to work by whoever changed that last."""
-    try:
-        stored = await asyncio.to_thread(services.storage.plans.get, PARALLELISM)
-        if stored is not None:
-            asked = msgspec.json.decode(stored.body, type=ChangeParallelism)
-            await processor.implement_parallel_processing(parallelism(asked))
-    except (StoreUnavailable, InvalidInput, msgspec.ValidationError) as error:
-        _log.error("the stored parallelism cannot be followed: %s", error)
-
-
-def _tending(
-    services: Services, processor: HighPerformanceWebhookProcessor, optimizer: WebhookQueueOptimizer
-) -> list[Looper]:
-    """What keeps a worker's processor in step with the others, and with what it meets."""
-
-    trim_at = 0.0
-
-    async def watch_memory() -> None:
-        nonlocal trim_at
-        processor.watch_memory()
-        if processor.appetite < 1.0 and clock.monotonic() >= trim_at:
-            trim_at = clock.monotonic() + _TRIM_SECONDS
-            await processor.optimize_memory_usage()
-
-    async def park() -> None:
-        await asyncio.to_thread(optimizer.park_crowded, now=clock.now())
-
-    async def tune() -> None:
-        await processor.optimize_http_connections(ahead=services.steering.season_state.phase == "peak")
-        await processor.optimize_retry_backoff_strategies()
-        services.breakers.forget_closed(before=clock.now() - CIRCUIT_SECONDS * clock.SECOND)
-
-    async def follow() -> None:
-        await services.follow_breakers()
-        await asyncio.to_thread(processor.park)
-
-    return [
-        Looper("breakers", follow, interval=_FOLLOW_SECONDS),
-        Looper("parker", park, interval=_FOLLOW_SECONDS),
-        Looper("memory", watch_memory, interval=_MEMORY_SECONDS),
-        Looper("tuner", tune, interval=_TUNE_SECONDS),
-    ]
-
-
-def _relays(services: Services) -> list[Relay]:
-    """What moves emitted events out of the outbox; a database of one machine has none."""
-    settings, storage = services.settings, services.storage
-    if settings.embedded:
-        return []
-    return [
-        Relay(
-            database=storage.database,
-            ledger=storage.ledger,
-            cache=services.cache,
-            queue=services.queue,
-            telemetry=services.telemetry,
-            rules=lambda: services.steering.rules,
-            bell=lambda: PostgresBell(
-                settings.store_url, listen=True, pooled=not settings.database_prepare, name=outbox.BELL
-            ),
-            tracer=services.tracing.context if services.tracing is not None else None,
-            trace_context=settings.trace_context,
-        )
-    ]
-
-
-def _worker_state(
-    loop: WorkLoop,
-    processor: HighPerformanceWebhookProcessor,
-    cache: WebhookCacheManager,
-    *,
-    warmed: Callable[[], bool],
-) -> Callable[[], dict[str, float]]:
-    """What only a worker can tell of itself."""
-
-    def tell() -> dict[str, float]:
-        return {
-            "couriers": processor.parallelism.couriers,
-            "slots": processor.slots,
-            "held": loop.held,
-            "warm": float(warmed()),
-            "batch": processor.batch,
-            "cpu_share": processor.parallelism.cpu_share,
-            "appetite": processor.appetite,
-            **{f"{what}_fails": 1.0 for what in processor.troubles},
-            "draining": float(loop.stopping),
-            **cache.signals(),
-        }
-
-    return tell
-
-
-def _processor(services: Services) -> HighPerformanceWebhookProcessor:
-    settings = services.settings
-    return HighPerformanceWebhookProcessor(
-        cache=services.cache,
-        limiter=DatabaseRateLimiter(services.storage.database),
-        breakers=services.breakers,
-        telemetry=services.telemetry,
-        refuse=services.guard.check_address,
-        slots=affordable_slots(settings.slots, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
-        sends_per_second=settings.sends_per_second,
-        parking=services.storage.ledger.parking,
-        memory_limit=settings.memory_limit * 1024 * 1024,
-        cpu_share=settings.cpu_share,
-        processes=partial(_run_processes, services),
-        ca_file=services.ca_file,
-        proxy=services.settings.proxy_url,
-        public_url=settings.public_url or "",
-    )
-
-
-async def _run_processes(services: Services, count: int | None) -> tuple[int | None, int | None]:
-    """Fix the number of workers, or free it (0); None leaves it. Returns what was fixed before, and what is.
-
-    Raises InvalidInput where the settings fix it: nobody would follow.
-    """
-    if count is not None and services.settings.workers != "auto":
-        said = f"expected none: the setting `workers` is {services.settings.workers}, and not auto"
-        raise InvalidInput("how many workers run is fixed by the settings", [("/processes", said)])
-    policy = await asyncio.to_thread(services.storage.scaling.policy)
-    wanted = policy.fixed if count is None else count or None
-    if wanted != policy.fixed:
-        scaler = WebhookScalingManager(storage=services.storage, telemetry=services.telemetry)
-        changed = msgspec.structs.replace(policy, fixed=wanted)
-        await scaler.implement_auto_scaling_policies(changed, actor=services.node_id)
-    return policy.fixed, wanted
-
-
-def _loop(services: Services, processor: HighPerformanceWebhookProcessor) -> WorkLoop:
-    settings = services.settings
-    return WorkLoop(
-        queue=services.queue,
-        processor=processor,
-        cache=services.cache,
-        catalog=services.storage.catalog,
-        bell=services.bell,
-        telemetry=services.telemetry,
-        lease_seconds=settings.lease_seconds,
-        grace=settings.stop_grace,
-        plan=lambda: services.steering.plan,
-        measured=services.storage.ledger.flows.held,
-    )
-
-
-class _Thread(threading.Thread):
-    """The courier's thread: tells the event loop when it ends, and why."""
-
-    def __init__(
-        self, target: Callable[[], None], loop: asyncio.AbstractEventLoop, stopped: asyncio.Event
-    ) -> None:
-        super().__init__(name="courier")
-        self._work = target
-        self._loop = loop
-        self._stopped = stopped
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self._work()
-        except BaseException as error:
-            self.error = error
-        self._loop.call_soon_threadsafe(self._stopped.set)
 
 
 def on_stop(stop: Callable[[], None]) -> None:

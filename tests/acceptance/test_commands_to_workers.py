@@ -64,6 +64,8 @@ def test_a_worker_takes_another_shape_under_load_and_its_successor_begins_so(tmp
             assert answer.result["after"] == {"couriers": 3, "slots": 32, "batch": 2048, "cpu_share": 1.0}
             connections = msgspec.json.decode(_cli(rig, "connections"), type=_Command)
             assert "reuse_ratio" in (connections.answers[0].result or {})
+            batch = msgspec.json.decode(_cli(rig, "batch", "5", "--seconds", "30"), type=_Command)
+            assert (batch.answers[0].result or {})["filled"] is True
             _cli(rig, "tune", "--processes", "2")
             wait_for(lambda: len(_workers(rig)) == 2, _SECONDS, "another worker")
             psutil.Process(first.pid).terminate()

@@ -13,6 +13,7 @@ import pytest
 
 from chaos.ports import free_port
 from chaos.service import ADMIN_KEY, Service, wait_for
+from ringbearer.misbehaving import Rogues, answers
 
 _EXAMPLES = Path(__file__).parents[2] / "examples"
 _SECONDS = 60.0
@@ -83,6 +84,14 @@ def test_the_first_webhook_arrives_and_verifies(service: Service) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "  booking.confirmed  attempt 1  verified  → 200" in done.stdout
     assert "dlv_" in done.stdout
+
+
+def test_an_application_sends_its_own_without_a_service(rogues: Rogues) -> None:
+    rogue = rogues.serve(answers)
+    done = _run("embed.py", rogue.url, "120", at="")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "120 delivered, 0 to be tried later\n"
+    assert len(rogue.requests) == 120
 
 
 def _endpoint(service: Service, supplier: str, port: int) -> str:

@@ -46,6 +46,7 @@ def test_a_worker_claims_nothing_before_it_is_warm(postgres_url: str, tmp_path: 
                 wait_for(
                     lambda: "ready" not in job_states(storage).values(), _SOON, "a claim, once it is warm"
                 )
+    assert "the queue is ready" in (tmp_path / "worker.log").read_text()
 
 
 def _worker_node(storage: Storage) -> Node | None:

@@ -44,7 +44,9 @@ def _follow(api: Api, processor: HighPerformanceWebhookProcessor) -> None:
     follower = CommandFollower(
         commands=api.storage.commands,
         worker="node_1",
-        do=lambda command: follow(command, processor=processor, cache=api.cache),
+        do=lambda command: follow(
+            command, processor=processor, cache=api.cache, optimizer=api.services.optimizer
+        ),
     )
     asyncio.run(follower.look())
 
@@ -140,4 +142,7 @@ def test_who_may_not_is_told_so_and_what_is_wrong_named(api: Api, admin: httpx.C
         "/command/slots"
     ]
     assert pointers(admin.post(_PATH, json={"command": {"what": "memory", "now": True}})) == ["/command"]
+    assert pointers(admin.post(_PATH, json={"command": {"what": "batch", "seconds": 31}})) == [
+        "/command/seconds"
+    ]
     assert admin.get(_PATH).json() == {"items": [], "next": None}

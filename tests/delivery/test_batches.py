@@ -15,10 +15,12 @@ from ringbearer.queue.base import Demand, Queue
 from ringbearer.queue.database import DatabaseQueue
 from ringbearer.queue.optimizer import WebhookQueueOptimizer
 from ringbearer.queue.plan import QueuePlan
+from ringbearer.queue.results import BatchProcessingResult
 from ringbearer.queue.steering import QUEUE, Steering
 from ringbearer.queue.tuning import QueueConfiguration
 from ringbearer.storage.base import Storage
 from ringbearer.storage.search import Filter
+from tools import turn
 
 
 @pytest.fixture
@@ -67,15 +69,29 @@ def test_in_a_running_worker_a_batch_is_what_the_worker_settles(storage: Storage
         optimizer._running = True  # as `run` says, on whose thread the stage's worker is
         endpoint = stage.endpoint(receiver.url)
 
-        async def watch() -> int:
+        async def watch() -> BatchProcessingResult:
             watching = asyncio.create_task(optimizer.batch_process_webhooks(25, LONG))
-            await asyncio.sleep(0)
+            await turn()
             await asyncio.to_thread(stage.publish, endpoint, 25)
-            result = await watching
-            assert result.filled
-            return result.settled
+            return await watching
 
-        assert asyncio.run(watch()) == 25
+        result = asyncio.run(watch())
+        assert (result.settled, result.filled) == (25, True)
+
+
+def test_who_watches_for_a_batch_is_let_go_when_the_worker_ends(storage: Storage, receiver: Rogue) -> None:
+    with Stage(storage) as stage:
+        optimizer = optimizer_of(stage)
+        optimizer._running = True
+
+        async def watch() -> BatchProcessingResult:
+            watching = asyncio.create_task(optimizer.batch_process_webhooks(25, 10 * LONG))
+            await turn()
+            await asyncio.to_thread(stage.stop)
+            return await watching
+
+        result = asyncio.run(watch())
+        assert (result.settled, result.filled) == (0, False)
 
 
 def test_the_optimizer_fits_the_plan_to_what_its_worker_measured(storage: Storage, receiver: Rogue) -> None:

@@ -118,13 +118,8 @@ async def _serve(services: Services) -> None:
     )
     store_watch = StoreWatch(storage=services.storage)
     publisher.start()
-    services.cache.start()
-    services.order.start()
-    services.planned.start()
+    services.start()
     signals.start()
-    services.monitor.start()
-    if services.tracing is not None:
-        services.tracing.start()
     store_watch.start()
     warming = asyncio.gather(services.warm(within=settings.warm_seconds), asyncio.to_thread(rendering.warm))
     presence.start()
@@ -136,13 +131,9 @@ async def _serve(services: Services) -> None:
         await store_watch.stop()
         await leadership.stop()
         await presence.stop()
-        await services.planned.stop()
-        await services.order.stop()
         await signals.stop()
         await publisher.stop()
-        await services.monitor.stop()
-        if services.tracing is not None:
-            await services.tracing.stop()
+        await services.stop()
 
 
 class Front:

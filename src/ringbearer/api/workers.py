@@ -42,7 +42,8 @@ class NewCommand(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     command: Annotated[
         Command,
         Meta(
-            description="an object whose `what` is parallelism, batch_size, connections, backoff, memory, profile or cache"
+            description="an object whose `what` is parallelism, batch_size, connections, backoff, memory, profile, cache "
+            "or batch"
         ),
     ]
     worker: Annotated[

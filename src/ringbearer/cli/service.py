@@ -103,9 +103,9 @@ def serve(*, options: Running = Running()) -> None:
 )
 def work(*, options: Running = Running()) -> None:
     """Run one worker, which delivers, until interrupted; any number may run on one database."""
-    from ringbearer import app as composition
+    from ringbearer.worker import work as run
 
-    composition.work(_settings(options))
+    run(_settings(options))
 
 
 @app.command(

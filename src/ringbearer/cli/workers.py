@@ -169,6 +169,20 @@ def cache(*, worker: Only = None, json: Json = False, connection: Connection = D
     _have_done({"what": "cache"}, worker, json, connection)
 
 
+@app.command(help_epilogue=examples("ringbearer workers batch 500", "ringbearer workers batch --seconds 20"))
+def batch(
+    size: Annotated[int, Parameter(help="Deliveries to see through.")] = 100,
+    /,
+    *,
+    seconds: Annotated[float, Parameter(help="How long to wait for them, up to 30.")] = 5.0,
+    worker: Only = None,
+    json: Json = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> None:
+    """Watch workers deliver so many: what they became, how fast, and how long each lane waited."""
+    _have_done({"what": "batch", "size": size, "seconds": seconds}, worker, json, connection, seconds=seconds)
+
+
 @app.command(
     help_epilogue=examples("ringbearer workers profile", "ringbearer workers profile --seconds 10 --json")
 )

@@ -1,4 +1,4 @@
-"""Which command of an operator is which question to a worker's processor, or to its cache."""
+"""Which command of an operator is which question to a worker's processor, its cache or its queue."""
 
 import msgspec
 
@@ -14,11 +14,17 @@ from ringbearer.domain.commands import (
     OptimizeConnections,
     OptimizeMemory,
     ProfileCpu,
+    WatchBatch,
 )
+from ringbearer.queue.optimizer import WebhookQueueOptimizer
 
 
 async def follow(
-    command: Command, *, processor: HighPerformanceWebhookProcessor, cache: WebhookCacheManager
+    command: Command,
+    *,
+    processor: HighPerformanceWebhookProcessor,
+    cache: WebhookCacheManager,
+    optimizer: WebhookQueueOptimizer,
 ) -> msgspec.Struct:
     """Do it; returns what was found, decided and changed. Raises InvalidInput."""
     match command:
@@ -36,6 +42,8 @@ async def follow(
             return await processor.profile_cpu_usage(command.seconds)
         case OptimizeCache():
             return await cache.optimize_cache_hit_ratio()
+        case WatchBatch():
+            return await optimizer.batch_process_webhooks(command.size, command.seconds)
 
 
 def parallelism(command: ChangeParallelism) -> ParallelismConfig:

@@ -1,6 +1,6 @@
 """Commands: what operators ask of workers that run, and what each of those answered."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -8,7 +8,6 @@ from msgspec import Meta
 from ringbearer.domain.scaling import MOST_WORKERS
 from ringbearer.domain.times import Moment
 
-What = Literal["parallelism", "batch_size", "connections", "backoff", "memory", "profile", "cache"]
 PARALLELISM = "parallelism"
 """The name of the stored plan by which workers begin that start later."""
 
@@ -82,6 +81,17 @@ class OptimizeCache(_Asked, tag="cache", frozen=True, kw_only=True):
     """Fit the cache to the traffic that the worker sees, now instead of within a minute."""
 
 
+class WatchBatch(_Asked, tag="batch", frozen=True, kw_only=True):
+    """Watch the worker deliver until so many are settled, or the time is over."""
+
+    size: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)], Meta(description="deliveries, from 1 to 1,000,000")
+    ] = 100
+    seconds: Annotated[Annotated[float, Meta(ge=0.1, le=30)], Meta(description="seconds, from 0.1 to 30")] = (
+        5.0
+    )
+
+
 Command = (
     ChangeParallelism
     | FindBatchSize
@@ -90,6 +100,7 @@ Command = (
     | OptimizeMemory
     | ProfileCpu
     | OptimizeCache
+    | WatchBatch
 )
 
 

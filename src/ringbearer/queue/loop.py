@@ -195,6 +195,7 @@ class WorkLoop:
             self._close()
 
     def _close(self) -> None:
+        self.measures.end()
         self._processor.close()
         self._bell.close()
 

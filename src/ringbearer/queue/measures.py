@@ -64,6 +64,7 @@ class Measures:
         self._settlements: deque[_Settlement] = deque()
         self._began = clock.monotonic()
         self._changed = threading.Condition()
+        self._ended = False
         self.claimed = 0
         """Deliveries claimed since the start."""
         self.states: Counter[State] = Counter()
@@ -98,10 +99,17 @@ class Measures:
             _drop_old(self._settlements)
             self._changed.notify_all()
 
+    def end(self) -> None:
+        """Nothing more comes: nobody need wait any longer."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
     def wait_for(self, settled: int, *, timeout: float) -> bool:
         """Wait until so many deliveries have been settled since the start; whether they were in time."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.states.total() >= settled, timeout)
+            self._changed.wait_for(lambda: self._ended or self.states.total() >= settled, timeout)
+            return self.states.total() >= settled
 
     def read(self) -> QueueMeasure:
         """How it went in the window."""

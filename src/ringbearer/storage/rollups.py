@@ -135,7 +135,7 @@ class Rollups:
 
     def oldest(self, level: Level, dimensions: Sequence[str]) -> int | None:
         """When the first span of a level begins, of these dimensions."""
-        rows = _encode([(dimension,) for dimension in dimensions]).decode()
+        rows = keys_of(dimensions)
         with self._database.read() as connection:
             at: int | None = connection.execute(self._oldest, {"level": level, "rows": rows}).scalar()
         return at
@@ -146,7 +146,7 @@ class Rollups:
         with self._database.read() as connection:
             keys = [row[0] for row in connection.execute(self._keys, given)]
         for first in range(0, len(keys), _KEYS):
-            rows = {"rows": _encode([(key,) for key in keys[first : first + _KEYS]]).decode()}
+            rows = {"rows": keys_of(keys[first : first + _KEYS])}
             with self._database.read() as connection:
                 found = [Rollup(*row) for row in connection.execute(self._read_keys, given | rows)]
             yield from found
