@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from chaos.redis_servers import Group, Server, cluster_servers, one_server, sentinel_servers, valkey
 from ringbearer import ids
+from ringbearer.misbehaving import Rogues
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault, generate_key
 
@@ -122,3 +123,10 @@ def redis_sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
     """A primary and its replica for this run, watched by three sentinels."""
     with sentinel_servers(tmp_path_factory.mktemp("sentinel")) as group:
         yield group
+
+
+@pytest.fixture(scope="module")
+def rogues() -> Iterator[Rogues]:
+    """A thread for receivers."""
+    with Rogues() as running:
+        yield running

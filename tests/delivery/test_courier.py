@@ -11,20 +11,13 @@ import pytest
 
 from hostile.certificates import Authority
 from hostile.driving import BODY, HEADERS, Sender, order
-from ringbearer import misbehaving
+from ringbearer import misbehaving, misbehaving_h2
 from ringbearer.delivery.handle import Order
 from ringbearer.delivery.returns import Return
 from ringbearer.misbehaving import Behaviour, Peer, Rogues, answers_once
 
 _LONG = 60.0
 """Seconds: far longer than anything here takes; what waits so long has gone wrong."""
-
-
-@pytest.fixture(scope="module")
-def rogues() -> Iterator[Rogues]:
-    """A thread for receivers."""
-    with Rogues() as running:
-        yield running
 
 
 @pytest.fixture
@@ -141,7 +134,7 @@ def test_steady_traffic_finds_its_connections_again(rogues: Rogues, sender: Send
 def test_http2_is_used_where_it_is_offered(rogues: Rogues, issue: tuple[Authority, Path, str]) -> None:
     authority, directory, ca_file = issue
     context = authority.issue("127.0.0.1").context(directory, alpn=["h2", "http/1.1"])
-    rogue = rogues.serve(misbehaving.h2_answers, tls=context)
+    rogue = rogues.serve(misbehaving_h2.answers, tls=context)
     with Sender(ca_file=ca_file) as sender:
         sender.send(rogue.url, timeout=_LONG)
         ended = sender.send_all({str(n): rogue.url for n in range(100)}, timeout=_LONG)

@@ -21,13 +21,6 @@ from ringbearer.storage.base import Storage
 _RECEIVERS = 8  # on as many ports: the odds that all fall to one courier are those of one seed in 128
 
 
-@pytest.fixture(scope="module")
-def rogues() -> Iterator[Rogues]:
-    """A thread for receivers."""
-    with Rogues() as running:
-        yield running
-
-
 @pytest.fixture(params=["sqlite"])
 def store_url(tmp_path: object) -> str:
     """One database: nothing here depends on its kind."""

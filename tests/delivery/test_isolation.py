@@ -1,10 +1,8 @@
 """No endpoint can hurt another: circuits open and close at work, windows adapt, retries keep to their share."""
 
 import asyncio
-from collections.abc import Iterator
 
 import msgspec
-import pytest
 
 from chaos.ports import free_port
 from contract.making import admission
@@ -18,13 +16,6 @@ from ringbearer.storage.base import Storage
 from ringbearer.telemetry import BreakerMoved
 
 _IMPATIENT = BreakerPolicy(pause=0.1, jitter=0.0)
-
-
-@pytest.fixture(scope="module")
-def rogues() -> Iterator[Rogues]:
-    """A thread for receivers."""
-    with Rogues() as running:
-        yield running
 
 
 class Patient:

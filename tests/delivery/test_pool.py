@@ -2,25 +2,17 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from hostile.certificates import Authority
 from hostile.driving import Sender
-from ringbearer import clock, misbehaving
+from ringbearer import clock, misbehaving, misbehaving_h2
 from ringbearer.delivery import tuning
 from ringbearer.delivery.pool import LONGEST_IDLE, Idle, to_close
 from ringbearer.misbehaving import OK, Peer, Rogue, Rogues
 
 _LONG = 60.0
-
-
-@pytest.fixture(scope="module")
-def rogues() -> Iterator[Rogues]:
-    """A thread for receivers."""
-    with Rogues() as running:
-        yield running
 
 
 def _idle(*given: tuple[int, str, float]) -> list[Idle]:
@@ -92,7 +84,7 @@ def multiplexing(rogues: Rogues, tmp_path_factory: pytest.TempPathFactory) -> tu
     ca_file = directory / "authority.pem"
     ca_file.write_bytes(authority.pem())
     context = authority.issue("127.0.0.1").context(directory, alpn=["h2"])
-    return rogues.serve(misbehaving.h2_answers, tls=context), str(ca_file)
+    return rogues.serve(misbehaving_h2.answers, tls=context), str(ca_file)
 
 
 def test_over_http_2_a_connection_is_made_ahead_without_a_request(multiplexing: tuple[Rogue, str]) -> None:

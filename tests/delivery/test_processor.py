@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import pytest
@@ -18,6 +18,7 @@ from ringbearer.delivery.tuning import BatchPoint, HostUse, ParallelismConfig
 from ringbearer.domain.deliveries import Lease, Outcome, State
 from ringbearer.domain.endpoints import RateLimit
 from ringbearer.errors import ConfigurationError, InvalidInput, StoreUnavailable
+from ringbearer.limits.base import Limit, RateLimiter
 from ringbearer.limits.breakers import Breakers
 from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.misbehaving import OK, Peer, Rogues, answers
@@ -25,13 +26,6 @@ from ringbearer.storage.base import Storage
 from ringbearer.telemetry import Telemetry
 
 T = TypeVar("T")
-
-
-@pytest.fixture(scope="module")
-def rogues() -> Iterator[Rogues]:
-    """A thread for receivers."""
-    with Rogues() as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite"])
@@ -49,12 +43,13 @@ def _processor(
     *,
     slots: int = 64,
     breakers: Breakers | None = None,
+    limiter: RateLimiter | None = None,
     processes: Processes | None = None,
 ) -> HighPerformanceWebhookProcessor:
     telemetry = Telemetry()
     return HighPerformanceWebhookProcessor(
         cache=WebhookCacheManager(catalog=storage.catalog, telemetry=telemetry),
-        limiter=DatabaseRateLimiter(storage.database),
+        limiter=limiter or DatabaseRateLimiter(storage.database),
         breakers=breakers or Breakers(table=storage.breakers, telemetry=telemetry),
         telemetry=telemetry,
         refuse=lambda _address: None,
@@ -320,20 +315,21 @@ def test_the_smallest_batch(curve: list[BatchPoint], expected: tuple[int, bool])
     assert tuning.smallest_batch(curve, 100.0) == expected
 
 
-def test_what_is_given_back_with_its_batch_waits_for_no_window_any_more(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Away(RateLimiter):
+    """A limiter whose store does not answer."""
+
+    def take(self, wanted: Sequence[Sequence[Limit]], *, now: int) -> list[int]:
+        raise StoreUnavailable("away")
+
+
+def test_what_is_given_back_with_its_batch_waits_for_no_window_any_more(storage: Storage) -> None:
     """Else it would go out once more when the window has room, while another worker has it."""
     limited = add_endpoint(
         storage, "studio", max_concurrency=1, rate_limit=RateLimit(requests=100, period=1.0)
     )
     leases = _leases(storage, [limited.id], 4)
 
-    def away(*_: object, **__: object) -> list[int]:
-        raise StoreUnavailable("away")
-
-    monkeypatch.setattr(DatabaseRateLimiter, "take", away)
-    processor = _processor(storage)
+    processor = _processor(storage, limiter=Away())
     try:
         with pytest.raises(StoreUnavailable):
             processor.begin(leases)

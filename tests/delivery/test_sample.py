@@ -1,8 +1,5 @@
 """The sample: one signed event now, and the attempt as it would be recorded."""
 
-from collections.abc import Iterator
-
-import pytest
 from standardwebhooks import Webhook
 
 from contract.making import SECRET, endpoint
@@ -11,13 +8,6 @@ from ringbearer.delivery.sample import SAMPLE_TYPE, send_sample
 from ringbearer.domain.deliveries import Attempt
 from ringbearer.domain.endpoints import Target
 from ringbearer.misbehaving import Rogues, never_answers, says
-
-
-@pytest.fixture(scope="module")
-def rogues() -> Iterator[Rogues]:
-    """A thread for receivers."""
-    with Rogues() as running:
-        yield running
 
 
 def _sample(url: str, *allowed: str, proxy: str | None = None) -> Attempt:

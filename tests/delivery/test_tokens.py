@@ -19,13 +19,6 @@ from ringbearer.misbehaving import Behaviour, Peer, Rogue, Rogues, bomb, says
 _LONG = 60.0
 
 
-@pytest.fixture(scope="module")
-def rogues() -> Iterator[Rogues]:
-    """A thread for receivers and token URLs."""
-    with Rogues() as running:
-        yield running
-
-
 @pytest.fixture
 def courier() -> Iterator[TokenCourier]:
     """A courier without tokens."""

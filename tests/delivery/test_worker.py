@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -25,13 +25,6 @@ from ringbearer.storage.ledger import Admission, Depth
 from ringbearer.telemetry import AttemptMade, AttemptsMade, DeliveriesSettled, StoreFailed
 
 OTHER_SECRET = "whsec_" + "YW5vdGhlci1zZWNyZXQtYW5vdGhlci1zZWNyZXQ="
-
-
-@pytest.fixture(scope="module")
-def rogues() -> Iterator[Rogues]:
-    """A thread for receivers."""
-    with Rogues() as running:
-        yield running
 
 
 # ── receivers ───────────────────────────────────────────────────────────────────────────────────────────────

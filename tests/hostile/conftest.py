@@ -7,14 +7,6 @@ import pytest
 
 from hostile.certificates import Authority
 from hostile.driving import Sender
-from ringbearer.misbehaving import Rogues
-
-
-@pytest.fixture(scope="module")
-def rogues() -> Iterator[Rogues]:
-    """A thread for misbehaving receivers."""
-    with Rogues() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

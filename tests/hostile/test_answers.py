@@ -7,7 +7,7 @@ import pytest
 
 from hostile.certificates import Authority
 from hostile.driving import Ended, Sender
-from ringbearer import misbehaving
+from ringbearer import misbehaving, misbehaving_h2
 from ringbearer.delivery.handle import MAX_ANSWER
 from ringbearer.delivery.outcome import MAX_KEPT_BODY
 from ringbearer.domain.deliveries import State
@@ -72,7 +72,7 @@ CASES = [
         "bad_response",
         status=200,
     ),
-    _delivers("case-51-http2-endless-body", misbehaving.h2_endless_body, http2=True),
+    _delivers("case-51-http2-endless-body", misbehaving_h2.endless_body, http2=True),
     _delivers("case-52-colossal-body", misbehaving.colossal_body),
     _delivers("case-52-length-beyond-64-bits", _answer(f"content-length: {10**23}", b"ok")),
     _fails("case-53-endless-headers", misbehaving.endless_headers, "too_large", status=200),
@@ -80,7 +80,7 @@ CASES = [
     _delivers("case-53-endless-trailers", misbehaving.endless_trailers),
     _fails(
         "case-53-http2-endless-continuation",
-        misbehaving.h2_floods_continuations,
+        misbehaving_h2.floods_continuations,
         *_BROKEN_STREAM,
         status=200,
         http2=True,
@@ -89,7 +89,7 @@ CASES = [
     _fails("case-54-endless-103", misbehaving.endless_early_hints, "too_large", status=103),
     _fails(
         "case-54-http2-endless-103",
-        misbehaving.h2_endless_early_hints,
+        misbehaving_h2.endless_early_hints,
         "too_large",
         "timeout",
         status=103,
@@ -153,17 +153,17 @@ CASES = [
         "bad_response",
         status=101,
     ),
-    _fails("case-60-http2-goaway", misbehaving.h2_goes_away, "protocol_error", http2=True),
+    _fails("case-60-http2-goaway", misbehaving_h2.goes_away, "protocol_error", http2=True),
     _fails(
-        "case-60-http2-goaway-for-ever", misbehaving.h2_refuses_and_goes_away, *_BROKEN_STREAM, http2=True
+        "case-60-http2-goaway-for-ever", misbehaving_h2.refuses_and_goes_away, *_BROKEN_STREAM, http2=True
     ),
-    _fails("case-60-http2-rst-stream", misbehaving.h2_resets_streams, "protocol_error", http2=True),
-    _fails("case-60-http2-refused-for-ever", misbehaving.h2_refuses_streams, *_BROKEN_STREAM, http2=True),
-    _fails("case-60-http2-settings-flood", misbehaving.h2_floods_settings, *_BROKEN_STREAM, http2=True),
-    _fails("case-60-http2-ping-flood", misbehaving.h2_floods_pings, *_BROKEN_STREAM, http2=True),
-    _fails("case-60-http2-window-0", misbehaving.h2_takes_nothing, "timeout", http2=True),
-    _fails("case-60-http2-never-answers", misbehaving.h2_never_answers, "timeout", http2=True),
-    _fails("case-60-http2-garbage", misbehaving.h2_garbage, *_BROKEN_STREAM, http2=True),
+    _fails("case-60-http2-rst-stream", misbehaving_h2.resets_streams, "protocol_error", http2=True),
+    _fails("case-60-http2-refused-for-ever", misbehaving_h2.refuses_streams, *_BROKEN_STREAM, http2=True),
+    _fails("case-60-http2-settings-flood", misbehaving_h2.floods_settings, *_BROKEN_STREAM, http2=True),
+    _fails("case-60-http2-ping-flood", misbehaving_h2.floods_pings, *_BROKEN_STREAM, http2=True),
+    _fails("case-60-http2-window-0", misbehaving_h2.takes_nothing, "timeout", http2=True),
+    _fails("case-60-http2-never-answers", misbehaving_h2.never_answers, "timeout", http2=True),
+    _fails("case-60-http2-garbage", misbehaving_h2.garbage, *_BROKEN_STREAM, http2=True),
 ]
 
 

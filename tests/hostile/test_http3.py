@@ -20,6 +20,7 @@ from hostile.driving import BODY, HEADERS, Ended, Sender, conclude
 from ringbearer.delivery.guard import Guard
 from ringbearer.delivery.handle import Order
 from ringbearer.delivery.ways import Way
+from tools import turn
 
 _LONG = 30.0
 
@@ -60,7 +61,7 @@ class QuicReceiver:
     async def _end(self) -> None:
         self._server.close()
         for _ in range(3):  # transports are closed by callbacks
-            await asyncio.sleep(0)
+            await turn()
 
     def _connected(self, *arguments: Any, **options: Any) -> QuicConnectionProtocol:
         self.connections += 1

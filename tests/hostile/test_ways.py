@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from hostile.certificates import Authority, Issued
 from hostile.driving import BODY, HEADERS, TIMEOUT, Ended, Sender, conclude
-from ringbearer import misbehaving
+from ringbearer import misbehaving, misbehaving_h2
 from ringbearer.delivery.handle import Order
 from ringbearer.delivery.ways import Way
 from ringbearer.misbehaving import Behaviour, Peer, Rogue, Rogues
@@ -207,7 +207,7 @@ def test_http_1_1_where_it_is_asked_for(
 
 async def _speaks_either(peer: Peer) -> None:
     tls: ssl.SSLObject = peer.writer.get_extra_info("ssl_object")
-    await (misbehaving.h2_answers if tls.selected_alpn_protocol() == "h2" else misbehaving.answers)(peer)
+    await (misbehaving_h2.answers if tls.selected_alpn_protocol() == "h2" else misbehaving.answers)(peer)
 
 
 def test_where_there_is_no_http_3_the_usual_is_spoken(
