@@ -1,5 +1,6 @@
-"""Programs that some tests need and no wheel brings."""
+"""Programs that some tests need and no wheel brings; letting others come along."""
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
@@ -25,3 +26,8 @@ def require_library(name: str, *, package: str) -> Path:
     if os.environ.get("CI"):
         pytest.fail(f"{name} is not installed; .ci/run installs it with apt-get")
     pytest.skip(f"{name} is not installed; on Debian: apt-get install {package}")
+
+
+async def turn() -> None:
+    """One turn of the event loop: every task that was made comes to where it waits."""
+    await asyncio.sleep(0)

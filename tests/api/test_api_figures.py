@@ -13,6 +13,7 @@ from ringbearer.cli.main import main
 from ringbearer.domain.deliveries import State
 from ringbearer.errors import Overloaded
 from ringbearer.telemetry import AttemptMade, AttemptsMade, EventsAccepted
+from tools import turn
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_questions_for_figures_take_turns_and_no_end_of_them_may_wait() -> None:
             return number
 
         asked = [asyncio.create_task(turns(work, number)) for number in range(3)]
-        await asyncio.sleep(0)
+        await turn()
         with pytest.raises(Overloaded, match="3 questions wait"):
             await turns(work, 3)
         assert working == [0, 1]

@@ -8,6 +8,7 @@ import pytest
 
 from ringbearer.api.trials import Trials
 from ringbearer.errors import TooManyRequests
+from tools import turn
 
 
 def test_receivers_that_answer_nothing_hold_up_nobody_else() -> None:
@@ -17,12 +18,12 @@ def test_receivers_that_answer_nothing_hold_up_nobody_else() -> None:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         trials = Trials(2)
         hanging = [asyncio.create_task(trials(answered.wait)) for _ in range(2)]
-        await asyncio.sleep(0)  # both begin
+        await turn()  # both begin
         assert await asyncio.to_thread(lambda: "a key was found") == "a key was found"
         with pytest.raises(TooManyRequests):
             await trials(answered.wait)
         hanging.pop().cancel()  # whoever gives up waiting makes no room: the thread is still taken
-        await asyncio.sleep(0)
+        await turn()
         with pytest.raises(TooManyRequests):
             await trials(answered.wait)
         answered.set()

@@ -35,6 +35,25 @@ def event_id(made_at: int) -> str:
     return f"{ids.floor('evt', made_at)}{next(_serial):08x}{secrets.token_hex(6)}"
 
 
+def lease_of(number: int = 1, **given: Any) -> Lease:
+    """A lease on a delivery with that number, which no store knows."""
+    values: dict[str, Any] = {
+        "delivery_id": f"dlv_{number}",
+        "event_id": f"evt_{number}",
+        "endpoint_id": "ep_1",
+        "supplier_id": "studio",
+        "lane": NORMAL,
+        "attempt": 1,
+        "attempt_base": 0,
+        "ordering_key": None,
+        "accepted_at": 0,
+        "event_type": "booking.confirmed",
+        "timestamp": "2027-06-19T14:00:00Z",
+        "data": "{}",
+    }
+    return Lease(**(values | given))
+
+
 def admission(
     *endpoints: str,
     lane: int = NORMAL,

@@ -25,7 +25,7 @@ from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.catalog import Catalog, Subscriptions
 from ringbearer.storage.vault import Vault, generate_key
 from ringbearer.telemetry import CacheWorked, Telemetry
-from tools import require_tool
+from tools import require_tool, turn
 
 SOON = 30.0
 
@@ -297,7 +297,7 @@ def test_a_thousand_who_miss_at_a_time_make_one_query(catalog: Watched, make: Ma
 
     async def ask() -> None:
         asking = [asyncio.ensure_future(cache.get("a")) for _ in range(1_000)]
-        await asyncio.sleep(0)
+        await turn()
         with ThreadPoolExecutor(8) as threads:
             blocked = [threads.submit(cache.lookup, ["a"]) for _ in range(8)]
             await asyncio.to_thread(_wait_for_misses, cache, 1_008)
@@ -316,7 +316,7 @@ def test_those_who_miss_different_ones_at_a_time_travel_together(catalog: Watche
 
     async def ask() -> None:
         asking = [asyncio.ensure_future(cache.get(f"s{n}")) for n in range(400)]
-        await asyncio.sleep(0)
+        await turn()
         catalog.gate.set()
         assert await asyncio.gather(*asking) == [None] * 400
 

@@ -6,6 +6,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
+from chaos.service import wait_for
 from contract.making import DAY, add_endpoint, admission, claim
 from ringbearer import clock
 from ringbearer.calendar import CalendarConfiguration, WeekdayPeak, zone
@@ -353,10 +354,12 @@ def test_while_it_runs_it_shares_connections_and_writes_down_what_it_expects(sto
     now = clock.now() // Level.HOUR.span * Level.HOUR.span
     remember_hours(storage, [100] * 200, until=now)
 
+    def written() -> bool:
+        return bool(storage.forecasts.read(since=now, until=now + 30 * Level.HOUR.span))
+
     async def run() -> None:
-        async with WebhookScalingManager(storage=storage), asyncio.timeout(30):
-            while not storage.forecasts.read(since=now, until=now + 30 * Level.HOUR.span):  # noqa: ASYNC110  nobody tells of it
-                await asyncio.sleep(0.05)
+        async with WebhookScalingManager(storage=storage):
+            await asyncio.to_thread(wait_for, written, 30, "a forecast")
 
     asyncio.run(run())
     kept = storage.forecasts.read(since=now, until=now + 30 * Level.HOUR.span)

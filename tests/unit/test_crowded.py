@@ -2,28 +2,15 @@
 
 from itertools import count
 
-from ringbearer.domain.deliveries import Lease, Outcome, State
+from contract.making import lease_of
+from ringbearer.domain.deliveries import Outcome, State
 from ringbearer.queue.crowded import MANY, Crowded, park_like
 
 _serial = count()
 
 
 def put_back(due_at: int, spacing: int | None = None, endpoint_id: str = "ep_1") -> Outcome:
-    number = next(_serial)
-    held = Lease(
-        delivery_id=f"dlv_{number}",
-        event_id=f"evt_{number}",
-        endpoint_id=endpoint_id,
-        supplier_id="studio",
-        lane=1,
-        attempt=1,
-        attempt_base=0,
-        ordering_key=None,
-        accepted_at=0,
-        event_type="a.b",
-        timestamp="2027-06-19T14:00:00Z",
-        data="{}",
-    )
+    held = lease_of(next(_serial), endpoint_id=endpoint_id)
     return Outcome(lease=held, state=State.SCHEDULED, due_at=due_at, reason="no", spacing=spacing)
 
 

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from contract.making import lease_of
 from ringbearer import clock
 from ringbearer.delivery.gate import NO_ROOM, Gate
 from ringbearer.domain.deliveries import Lease, Outcome, State
@@ -30,19 +31,8 @@ def endpoint(name: str, **given: Any) -> Endpoint:
 
 
 def lease(name: str, number: int, *, attempt: int = 1) -> Lease:
-    return Lease(
-        delivery_id=f"dlv_{name}_{number}",
-        event_id=f"evt_{number}",
-        endpoint_id=name,
-        supplier_id="studio",
-        lane=1,
-        attempt=attempt,
-        attempt_base=0,
-        ordering_key=None,
-        accepted_at=NOW,
-        event_type="a.b",
-        timestamp="2027-06-19T14:00:00Z",
-        data="{}",
+    return lease_of(
+        number, delivery_id=f"dlv_{name}_{number}", endpoint_id=name, attempt=attempt, accepted_at=NOW
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from ringbearer.looper import Looper
+from tools import turn
 
 HOURS = 3_600.0
 
@@ -87,7 +88,7 @@ def test_waking_makes_the_next_call_come_now() -> None:
         looper = Looper("counting", work, interval=HOURS)
         looper.start()
         await work.called()
-        await asyncio.sleep(0)  # it has begun to wait
+        await turn()  # it has begun to wait
         looper.wake()
         await work.called()
         await looper.stop()

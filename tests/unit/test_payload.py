@@ -9,7 +9,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.making import SECRET, endpoint
+from contract.making import SECRET, endpoint, lease_of
 from ringbearer.delivery.payload import content_for, without_empty
 from ringbearer.delivery.routes import Routes
 from ringbearer.delivery.sample import preview
@@ -21,20 +21,7 @@ DATA = '{"id":"b1","n": 1.50,"note":"","tags":[],"guests":[{"name":"Ada","diet":
 
 
 def _lease(data: str = DATA, attempt: int = 1) -> Lease:
-    return Lease(
-        delivery_id="dlv_1",
-        event_id="evt_1",
-        endpoint_id="ep_1",
-        supplier_id="studio",
-        lane=2,
-        attempt=attempt,
-        attempt_base=0,
-        ordering_key=None,
-        accepted_at=0,
-        event_type="booking.confirmed",
-        timestamp="2027-06-19T14:00:00Z",
-        data=data,
-    )
+    return lease_of(data=data, attempt=attempt)
 
 
 def _content(made: Endpoint, data: str = DATA) -> bytes:

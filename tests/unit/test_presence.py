@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from chaos.service import wait_for
 from ringbearer.api.probes import Probes
 from ringbearer.maintenance import presence
 from ringbearer.maintenance.presence import Leadership, Presence
@@ -160,6 +161,4 @@ def _take_writes(storage: Storage, *, yes: bool) -> None:
 
 
 async def _until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not is_so():  # noqa: ASYNC110  nothing tells of it
-            await asyncio.sleep(0.02)
+    await asyncio.to_thread(wait_for, is_so, PATIENCE, "what the test is about")

@@ -25,6 +25,7 @@ from ringbearer.storage.history import Filter
 from ringbearer.storage.ledger import Accepted, Admission, Ledger
 from ringbearer.storage.vault import Vault, generate_key
 from ringbearer.telemetry import EventsAccepted, EventsRefused, Report, StoreFailed, Telemetry
+from tools import turn
 
 NOW = clock.now()
 MOMENT = datetime(2027, 6, 19, 14, tzinfo=UTC)
@@ -287,7 +288,7 @@ def test_those_who_come_during_a_transaction_make_up_the_next(house: House) -> N
             first = asyncio.ensure_future(publisher.commit(made[:1]))
             await house.ledger.under_way()
             others = [asyncio.ensure_future(publisher.commit([each])) for each in made[1:]]
-            await asyncio.sleep(0)
+            await turn()
         await asyncio.gather(first, *others)
 
     house.run(scenario)
@@ -342,7 +343,7 @@ def test_a_large_batch_goes_in_parts_and_what_comes_meanwhile_does_not_wait_for_
             ]
             await house.ledger.under_way()
             single = asyncio.ensure_future(publisher.commit([admit(event(), known, NOW)]))
-            await asyncio.sleep(0)
+            await turn()
             begun = len(house.ledger.groups)
         await single
         assert 1 in house.ledger.groups[: begun + 2]
@@ -475,7 +476,7 @@ def test_when_too_many_wait_one_more_is_refused_and_none_is_lost(
             under_way = asyncio.ensure_future(publisher.publish(event()))
             await house.ledger.under_way()
             waiting = [asyncio.ensure_future(publisher.publish(event())) for _ in range(20)]
-            await asyncio.sleep(0)
+            await turn()
             assert repr(publisher) == "<Publisher with 20 events waiting>"
             for _ in range(2):
                 with pytest.raises(Overloaded, match="20 events"):
@@ -537,7 +538,7 @@ def test_a_publisher_that_goes_away_hurts_nobody(house: House) -> None:
             under_way = asyncio.ensure_future(publisher.publish(event()))
             await house.ledger.under_way()
             waiting = [asyncio.ensure_future(publisher.publish(event())) for _ in range(3)]
-            await asyncio.sleep(0)
+            await turn()
             for gone in (under_way, waiting[1]):
                 gone.cancel()
             await asyncio.gather(under_way, waiting[1], return_exceptions=True)
@@ -555,9 +556,9 @@ def test_stopping_answers_all_who_came_before(house: House) -> None:
             publishing = [asyncio.ensure_future(publisher.publish(event()))]
             await house.ledger.under_way()
             publishing += [asyncio.ensure_future(publisher.publish(event())) for _ in range(2)]
-            await asyncio.sleep(0)
+            await turn()
             stopping = asyncio.ensure_future(publisher.stop())
-            await asyncio.sleep(0)
+            await turn()
         await stopping
         assert all(each.done() for each in publishing)
         assert {each.result().event_id for each in publishing} == house.stored()
@@ -572,7 +573,7 @@ def test_stopping_waits_for_the_transaction_that_is_under_way(house: House) -> N
             publishing = asyncio.ensure_future(publisher.publish(event()))
             await house.ledger.under_way()
             stopping = asyncio.ensure_future(publisher.stop())
-            await asyncio.sleep(0)
+            await turn()
         await stopping
         assert publishing.done()
 

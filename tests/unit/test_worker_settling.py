@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from contract.making import lease_of
 from ringbearer.domain.deliveries import Lease, Outcome, Record, State
 from ringbearer.errors import StoreUnavailable
 from ringbearer.queue.base import Demand, Queue
@@ -57,24 +58,10 @@ def _worker(queue: Queue) -> WorkLoop:
 
 
 def _outcome(number: int, body: str) -> Outcome:
-    lease = Lease(
-        delivery_id=f"dlv_{number}",
-        event_id=f"evt_{number}",
-        endpoint_id="ep_1",
-        supplier_id="s",
-        lane=2,
-        attempt=1,
-        attempt_base=0,
-        ordering_key=None,
-        accepted_at=0,
-        event_type="a",
-        timestamp="",
-        data="{}",
-    )
     made = Record(
         started_at=1, duration=2, status_code=200, error=None, response_body=body, response_headers=None
     )
-    return Outcome(lease=lease, state=State.DELIVERED, record=made)
+    return Outcome(lease=lease_of(number), state=State.DELIVERED, record=made)
 
 
 def test_the_others_are_stored_as_they_are_and_the_poisoned_one_without_its_details() -> None:

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from test_cli import ENDPOINT, CannedApi, against
+
+from cli.canned import ENDPOINT, CannedApi, against
 
 URL = "https://lumen.example/hooks"
 

@@ -1,0 +1,1 @@
+"""The command line against prepared answers; `tests/api` has what runs against the API itself."""
