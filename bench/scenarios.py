@@ -4,6 +4,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import msgspec
 
@@ -40,7 +41,7 @@ _BATCH_CLIENTS = 4
 _RATE = 1_000.0
 _LOAD_BATCH = 500
 _DRAIN_SECONDS = 180.0
-_WARM_UP = Plan(kind="closed", port=0, key=KEY, suppliers=SUPPLIERS, seconds=1.0, connections=32)
+_plan = partial(Plan, key=KEY, suppliers=SUPPLIERS)
 
 Figures = dict[str, float]
 
@@ -64,14 +65,7 @@ def singles(system: System, receiver: Receiver, size: Size) -> Figures:
         before = system.use()
         began = time.time()
         result = load.publish(
-            Plan(
-                kind="closed",
-                port=system.port,
-                key=KEY,
-                suppliers=SUPPLIERS,
-                seconds=size.seconds,
-                connections=_CLIENTS,
-            )
+            _plan(port=system.port, kind="closed", seconds=size.seconds, connections=_CLIENTS)
         )
         delivered = _delivered_rate(system, receiver, began)
         return {
@@ -92,11 +86,9 @@ def batches(system: System, receiver: Receiver, size: Size) -> Figures:
         before = system.use()
         began = time.time()
         result = load.publish(
-            Plan(
-                kind="batch",
+            _plan(
                 port=system.port,
-                key=KEY,
-                suppliers=SUPPLIERS,
+                kind="batch",
                 seconds=_DRAIN_SECONDS,
                 connections=_BATCH_CLIENTS,
                 batch=_BATCH,
@@ -119,15 +111,7 @@ def steady(system: System, receiver: Receiver, size: Size) -> Figures:
         _warm_up(system, receiver)
         before, histogram = system.use(), system.accept_to_send()
         result = load.publish(
-            Plan(
-                kind="open",
-                port=system.port,
-                key=KEY,
-                suppliers=SUPPLIERS,
-                seconds=size.open_seconds,
-                connections=_CLIENTS,
-                rate=_RATE,
-            )
+            _plan(port=system.port, kind="open", seconds=size.open_seconds, connections=_CLIENTS, rate=_RATE)
         )
         system.drain(_DRAIN_SECONDS)
         moved = system.accept_to_send()
@@ -156,11 +140,9 @@ def backlog(system: System, receiver: Receiver, size: Size) -> Figures:
         with system.running(workers=0):
             began = time.monotonic()
             load.publish(
-                Plan(
-                    kind="batch",
+                _plan(
                     port=system.port,
-                    key=KEY,
-                    suppliers=SUPPLIERS,
+                    kind="batch",
                     seconds=_DRAIN_SECONDS * 3,
                     connections=_BATCH_CLIENTS,
                     batch=_LOAD_BATCH,
@@ -195,7 +177,7 @@ def percentile(cumulated: Counter[float], share: float) -> float:
 
 
 def _warm_up(system: System, receiver: Receiver) -> None:
-    load.publish(msgspec.structs.replace(_WARM_UP, port=system.port))
+    load.publish(_plan(port=system.port, kind="closed", seconds=1.0, connections=32))
     system.drain(_DRAIN_SECONDS)
     receiver.start_anew()
 

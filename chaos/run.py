@@ -39,6 +39,7 @@ _SUPPLIERS = 6
 _LIMIT = Pace(requests=60, period=4.0)
 """Of one of the endpoints: less than comes when receivers were away, more than comes else."""
 _POISONED = "poisoned"
+_GROW_SECONDS = 60.0
 _DRAIN_SECONDS = 90.0
 
 
@@ -199,6 +200,11 @@ class Rig:
         with Producer(start) as publishing:
             yield publishing
             publishing.stop()
+
+    def grows(self, by: int) -> None:
+        """Wait until so many more events were accepted."""
+        goal = self.accepted() + by
+        wait_for(lambda: self.accepted() >= goal, _GROW_SECONDS, f"{by} more events")
 
     def _key(self) -> str:
         key = self.service.settings().admin_key

@@ -137,11 +137,7 @@ async def _arrivals(receiver: Receiver, total: int) -> None:
 
 
 async def _until(is_so: Callable[[], bool], what: str) -> None:
-    for _ in range(int(_SOON / 0.05)):
-        if is_so():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"not within {_SOON:g} s: {what}")
+    await asyncio.to_thread(wait_for, is_so, _SOON, what)
 
 
 def _client(url: str) -> httpx.AsyncClient:

@@ -26,12 +26,6 @@ def _kept(verdict: Verdict) -> None:
     assert verdict.pending == 0
 
 
-def _grows(rig: Rig, by: int) -> None:
-    """Wait until so many more events were accepted."""
-    goal = rig.accepted() + by
-    wait_for(lambda: rig.accepted() >= goal, _SECONDS, f"{by} more events")
-
-
 @pytest.fixture
 def rig(database_url: str | None, tmp_path: Path) -> Iterator[Rig]:
     with Rig(tmp_path / "rig", database_url=database_url, workers=1, timeout=PATIENT) as opened:
@@ -61,7 +55,7 @@ def test_a_process_that_dies_at_a_named_point_breaks_no_promise(rig: Rig, points
         wait_for(
             lambda: rig.failures()[-signal.SIGKILL] == len(points), _SECONDS, f"deaths at {', '.join(points)}"
         )
-        _grows(rig, 20)
+        rig.grows(20)
     rig.drain()
     workers = [point for point in points if point.startswith("worker.")]
     # An API process that dies makes no duplicate: what it had not answered is known by its key.
@@ -84,10 +78,10 @@ def test_everything_killed_at_once_and_started_again_breaks_no_promise(rig: Rig)
     rig.service.start()
     rig.set_up()
     with rig.traffic(seed=2, pause=0.02):
-        _grows(rig, 30)
+        rig.grows(30)
         rig.service.kill()
         rig.service.start()
-        _grows(rig, 30)
+        rig.grows(30)
     rig.drain()
     _kept(rig.judge(workers_lost=1))
 
@@ -103,7 +97,7 @@ def test_a_rolling_restart_neither_loses_nor_repeats(rig: Rig) -> None:
             (old,) = rig.service.pids(role)
             assert signal_pid(old, signal.SIGTERM)
             wait_for(lambda old=old, role=role: _replaced(rig, role, old), _SECONDS, f"another {role}")  # type: ignore[misc]
-            _grows(rig, 20)
+            rig.grows(20)
     rig.drain()
     verdict = rig.judge()
     _kept(verdict)

@@ -4,15 +4,12 @@ The faults and invariants carry the numbers under which they are listed in `chao
 """
 
 import socket
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import psycopg
-import pytest
 
-from chaos.databases import Postgres, postgres_server
+from chaos.databases import Postgres
 from chaos.network import FAIR, Network, Weather
 from chaos.run import PATIENT, Rig
 from chaos.service import wait_for
@@ -22,11 +19,6 @@ from ringbearer.misbehaving import Rogues
 _SECONDS = 60.0
 _STORMY = Weather(delay=0.02, loss=0.1)
 _PARTED = Weather(parted=True)
-
-
-def _grows(rig: Rig, by: int) -> None:
-    goal = rig.accepted() + by
-    wait_for(lambda: rig.accepted() >= goal, _SECONDS, f"{by} more events")
 
 
 def _kept(rig: Rig, *, workers_lost: int = 0, cut: int = 0) -> None:
@@ -49,19 +41,19 @@ def test_receivers_behind_a_bad_network_get_everything_in_order(tmp_path: Path) 
         rig.service.start()
         rig.set_up()
         with rig.traffic(seed=10, pause=0.02):
-            _grows(rig, 20)
+            rig.grows(20)
             network.be(_STORMY)
-            _grows(rig, 40)
+            rig.grows(40)
             cut = network.cut()
             assert cut > 0
-            _grows(rig, 20)
+            rig.grows(20)
             network.be(_PARTED)
             before = network.held_up
-            _grows(rig, 40)
+            rig.grows(40)
             _timed_out(rig)
             assert network.held_up > before
             network.be(FAIR)
-            _grows(rig, 20)
+            rig.grows(20)
         # Twice may come, as after the loss of a worker, what was under way when the network was cut or parted.
         _kept(rig, workers_lost=1, cut=cut)
 
@@ -78,21 +70,9 @@ def _timed_out(rig: Rig) -> None:
     wait_for(found, _SECONDS, "an exchange to time out")
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Postgres]:
-    with (
-        pytest.MonkeyPatch.context() as environment,
-        # Not below pytest's own directory, which other runs close to the server's user.
-        tempfile.TemporaryDirectory(prefix="ringbearer-pg-") as directory,
-    ):
-        environment.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-        with postgres_server(Path(directory) / "data") as opened:
-            yield opened
-
-
-def test_a_store_behind_a_bad_network_loses_nothing(server: Postgres, tmp_path: Path) -> None:
+def test_a_store_behind_a_bad_network_loses_nothing(breakable_postgres: Postgres, tmp_path: Path) -> None:
     """F10 between the service and PostgreSQL: publishers are refused while it is parted, and never misled."""
-    given = psycopg.conninfo.conninfo_to_dict(server.url)
+    given = psycopg.conninfo.conninfo_to_dict(breakable_postgres.url)
     target = f"{given['host']}/.s.PGSQL.{given.get('port', 5432)}"
     with Network(target, seed=11) as network:
         url = f"postgresql://{given['user']}@127.0.0.1:{network.port}/{given['dbname']}"
@@ -100,16 +80,16 @@ def test_a_store_behind_a_bad_network_loses_nothing(server: Postgres, tmp_path: 
             rig.service.start()
             rig.set_up()
             with rig.traffic(seed=11, pause=0.02):
-                _grows(rig, 20)
+                rig.grows(20)
                 network.be(Weather(delay=0.005, loss=0.02))
-                _grows(rig, 40)
+                rig.grows(40)
                 assert network.cut() > 0
-                _grows(rig, 20)
+                rig.grows(20)
                 network.be(_PARTED)
                 wait_for(lambda: network.held_up > 0 and not _ready(rig), _SECONDS, "the API to be unready")
                 network.be(FAIR)
                 rig.service.wait_ready()
-                _grows(rig, 20)
+                rig.grows(20)
             _kept(rig, workers_lost=2)  # while the store is away, leases may run out
 
 
@@ -121,7 +101,7 @@ def test_a_proxy_of_ours_that_fails_is_told_and_spends_no_attempt(tmp_path: Path
         rig.service.start()
         rig.set_up()
         with rig.traffic(seed=12, pause=0.05):
-            _grows(rig, 5)
+            rig.grows(5)
         wait_for(lambda: "the proxy" in _degraded(rig).get("proxy", ""), _SECONDS, "a word about the proxy")
         assert _ready(rig)  # events are taken all the same
         with rig.service.client() as client:

@@ -42,11 +42,6 @@ def _index(rig: Rig, how: str) -> float:
     return sum(map(float, found))
 
 
-def _grows(rig: Rig, by: int) -> None:
-    goal = rig.accepted() + by
-    wait_for(lambda: rig.accepted() >= goal, _SECONDS, f"{by} more events")
-
-
 def _claimed_more(rig: Rig) -> None:
     before = _index(rig, "claimed")
     wait_for(lambda: _index(rig, "claimed") > before + 10, _SECONDS, "claims from the index")
@@ -64,7 +59,7 @@ def test_redis_may_go_and_come_back_at_any_time(rig: Rig, server: Server) -> Non
         _claimed_more(rig)
         server.kill()
         wait_for(lambda: _health(rig) == "degraded", _SECONDS, "a word about Redis")
-        _grows(rig, 30)
+        rig.grows(30)
         server.start()
         _claimed_more(rig)
         wait_for(lambda: _health(rig) == "ready", _SECONDS, "a whole index again")

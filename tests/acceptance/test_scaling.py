@@ -43,23 +43,23 @@ def test_workers_that_come_go_hang_and_die_break_no_promise(rig: Rig) -> None:
         wait_for(
             lambda: client.get("/v1/scaling").json()["current_workers"] == 3, _SECONDS, "three to be ready"
         )
-        _grows(rig, 20)
+        rig.grows(20)
         left = workers(1)
         assert rig.failures() == {}  # the two that left did so in order
-        _grows(rig, 20)
+        rig.grows(20)
         grown = workers(3)
         assert set(left) < set(grown)  # the oldest stayed, with its warm cache
-        _grows(rig, 20)
+        rig.grows(20)
         killed, hanging = (pid for pid in grown if pid not in left)
         assert signal_pid(killed, signal.SIGKILL)
         wait_for(lambda: len(set(service.pids("work")) - {killed}) == 3, _SECONDS, "another in its place")
         psutil.Process(hanging).suspend()
         workers_now = client.patch("/v1/scaling", json={"fixed": 1})
         workers_now.raise_for_status()
-        _grows(rig, 20)
+        rig.grows(20)
         assert signal_pid(hanging, signal.SIGKILL)  # while it is being drained
         wait_for(lambda: service.pids("work") == left, _SECONDS, "one worker to be left")
-        _grows(rig, 20)
+        rig.grows(20)
     rig.drain()
     verdict = rig.judge(workers_lost=2)
     assert verdict.violations == []
@@ -117,9 +117,3 @@ class _Hanging:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
-
-
-def _grows(rig: Rig, by: int) -> None:
-    """Wait until so many more events were accepted."""
-    goal = rig.accepted() + by
-    wait_for(lambda: rig.accepted() >= goal, _SECONDS, f"{by} more events")

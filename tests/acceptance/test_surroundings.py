@@ -22,11 +22,6 @@ from tools import require_library
 _SECONDS = 60.0
 
 
-def _grows(rig: Rig, by: int) -> None:
-    goal = rig.accepted() + by
-    wait_for(lambda: rig.accepted() >= goal, _SECONDS, f"{by} more events")
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 MiB where the service keeps its data."""
@@ -63,7 +58,7 @@ def test_a_full_disk_refuses_publishers_and_loses_nothing(small_disk: Path, tmp_
         rig.service.start()
         rig.set_up()
         with rig.traffic(seed=8, pause=0.01):
-            _grows(rig, 30)
+            rig.grows(30)
             filler = _fill(small_disk)
             wait_for(
                 lambda: any(said.detail.startswith("503") for said in rig.said()),
@@ -73,7 +68,7 @@ def test_a_full_disk_refuses_publishers_and_loses_nothing(small_disk: Path, tmp_
             answer = httpx.get(f"{rig.service.url}/health/live", timeout=30, trust_env=False)
             assert answer.status_code == 200
             filler.unlink()
-            _grows(rig, 30)
+            rig.grows(30)
         rig.drain()
         verdict = rig.judge(workers_lost=1)  # what it delivered and could not write down is sent once more
         assert rig.failures() == {}
@@ -113,11 +108,11 @@ def test_a_clock_that_jumps_breaks_no_promise(step: str, tmp_path: Path) -> None
         )
         rig.set_up()
         with rig.traffic(seed=9, pause=0.02):
-            _grows(rig, 30)
+            rig.grows(30)
             told.write_text(step)
-            _grows(rig, 60)
+            rig.grows(60)
             told.write_text("+0")
-            _grows(rig, 60)
+            rig.grows(60)
         rig.drain()
         # A lease may seem to have run out when it has not: then its delivery is sent once more.
         verdict = rig.judge(workers_lost=2)

@@ -27,10 +27,6 @@ def test_processes_of_this_version_work_beside_those_of_the_next(postgres_url: s
         rig.service.start()
         rig.set_up()
 
-        def grows(by: int) -> None:
-            goal = rig.accepted() + by
-            wait_for(lambda: rig.accepted() >= goal, _SECONDS, f"{by} more events")
-
         def roll(role: Role) -> None:
             for pid in rig.service.pids(role):
                 os.kill(pid, signal.SIGTERM)
@@ -38,15 +34,15 @@ def test_processes_of_this_version_work_beside_those_of_the_next(postgres_url: s
                 rig.service.wait_ready()
 
         with rig.traffic(seed=3, pause=0.02):
-            grows(20)
+            rig.grows(20)
             with psycopg.connect(postgres_url, autocommit=True) as connection:
                 for statement in _NEXT_VERSION:
                     connection.execute(statement.encode())
-            grows(20)
+            rig.grows(20)
             roll("work")
-            grows(20)
+            rig.grows(20)
             roll("serve")
-            grows(20)
+            rig.grows(20)
         rig.drain()
         verdict = rig.judge()
         assert verdict.violations == []

@@ -1,13 +1,12 @@
 """Prometheus and Grafana: the shipped rules are valid, name metrics that exist, and a real Prometheus fires one."""
 
+import contextlib
 import json
 import re
 import runpy
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from chaos.service import Service
+from chaos.service import Service, wait_for
 from ringbearer.monitor.prometheus import PrometheusMetrics
 from ringbearer.storage.base import open_storage
 from ringbearer.storage.vault import Vault, generate_key
@@ -82,7 +81,7 @@ def test_the_dashboard_is_what_its_code_makes() -> None:
     assert BOARD.read_text() == made, "run: python ops/grafana/make.py"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _prometheus(directory: Path, target: str) -> Iterator[httpx.Client]:
     """A real Prometheus that scrapes the target each second, with the shipped rules."""
     with socket.socket() as taken:
@@ -127,18 +126,16 @@ def test_a_real_prometheus_scrapes_and_fires(tmp_path: Path) -> None:
 
 def _firing(prometheus: httpx.Client, name: str) -> dict[str, Any]:
     """The alert, once it fires."""
-    deadline = time.monotonic() + PATIENCE
-    seen: list[Any] = []
-    while time.monotonic() < deadline:
-        try:
-            seen = prometheus.get("/api/v1/alerts").raise_for_status().json()["data"]["alerts"]
-        except httpx.HTTPError:
-            seen = []  # it does not listen, or reads its log, yet
-        for alert in seen:
-            if alert["labels"]["alertname"] == name and alert["state"] == "firing":
-                return dict(alert)
-        time.sleep(0.5)
-    raise AssertionError(f"{name} never fired: {seen}")
+    found: list[dict[str, Any]] = []
+
+    def fires() -> bool:
+        with contextlib.suppress(httpx.HTTPError):  # it does not listen, or reads its log, yet
+            alerts = prometheus.get("/api/v1/alerts").raise_for_status().json()["data"]["alerts"]
+            found[:] = [a for a in alerts if a["labels"]["alertname"] == name and a["state"] == "firing"]
+        return bool(found)
+
+    wait_for(fires, PATIENCE, f"{name} to fire")
+    return found[0]
 
 
 def _value(prometheus: httpx.Client, query: str) -> float:
