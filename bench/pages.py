@@ -27,10 +27,10 @@ from bench import report
 from bench.system import Backend
 from chaos.service import ADMIN_KEY, Service, postgres
 from ringbearer import clock, ids
-from ringbearer.app import open_store
 from ringbearer.delivery.signing import generate_secret
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.domain.suppliers import Supplier
+from ringbearer.process import open_store
 from ringbearer.storage.base import Storage
 from ringbearer.storage.rollups import Level, Rollup
 

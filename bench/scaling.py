@@ -27,8 +27,8 @@ from rich.table import Table
 
 from bench import report
 from chaos.service import Service, wait_for
-from ringbearer.app import open_store
 from ringbearer.domain.scaling import Floors, LoadMetrics, ScalingPolicy
+from ringbearer.process import open_store
 from ringbearer.scaling.policy import Memory, decide
 from ringbearer.storage.base import Storage
 

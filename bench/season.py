@@ -33,12 +33,12 @@ from bench.system import KEY, POSTGRES, accept_to_send
 from chaos.ports import free_port
 from chaos.service import Service, postgres, wait_for
 from ringbearer import clock, ids
-from ringbearer.app import open_store
 from ringbearer.delivery.signing import generate_secret
 from ringbearer.domain.deliveries import State
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.domain.suppliers import Supplier
 from ringbearer.monitor.monitor import WebhookPerformanceMonitor
+from ringbearer.process import open_store
 from ringbearer.storage.base import Storage
 from ringbearer.telemetry import Telemetry
 

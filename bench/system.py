@@ -16,11 +16,11 @@ import psutil
 from chaos.redis_servers import Server, one_server
 from chaos.service import ADMIN_KEY, Service, postgres, wait_for
 from ringbearer import ids
-from ringbearer.app import open_store
 from ringbearer.delivery.signing import generate_secret
 from ringbearer.domain.deliveries import State
 from ringbearer.domain.endpoints import Endpoint
 from ringbearer.domain.suppliers import Supplier
+from ringbearer.process import open_store
 from ringbearer.storage.base import Storage
 
 KEY = ADMIN_KEY

@@ -24,7 +24,7 @@ from chaos.producer import Producer, Said
 from chaos.receiver import Manners, Receiver, Seen
 from chaos.redis_servers import Group
 from chaos.service import Service, wait_for
-from ringbearer.app import open_store
+from ringbearer.process import open_store
 
 SECRET = "whsec_Y2hhb3MtY2hhb3MtY2hhb3MtY2hhb3MtY2hhb3MtY2g="
 SCHEDULE = [1, 1, 1, 1, 2, 2, 2, 3, 3, 3]

@@ -1,32 +1,24 @@
 """The composition: opens the store, queue, cache and limits that the settings name, and wires them."""
 
 import asyncio
-import contextlib
-import ctypes
 import logging
 import os
-import resource
-import signal
 import socket
-import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 from sqlalchemy import make_url
 
-from ringbearer import clock, ids, logs
+from ringbearer import clock, ids
 from ringbearer.cache.base import Tier
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.cache.null import NullTier
 from ringbearer.cache.planned import PlannedWarming
 from ringbearer.cache.wire import BellWire
 from ringbearer.delivery.guard import Guard
-from ringbearer.domain.keys import Key, digest, generate
-from ringbearer.errors import ConfigurationError, RedisUnavailable
+from ringbearer.errors import RedisUnavailable
 from ringbearer.limits.breakers import Breakers
 from ringbearer.limits.calls import SharedCalls
 from ringbearer.limits.calls_database import DatabaseCalls
@@ -35,6 +27,7 @@ from ringbearer.looper import Looper
 from ringbearer.maintenance.presence import Duty, Leadership, Presence
 from ringbearer.monitor.monitor import WebhookPerformanceMonitor
 from ringbearer.monitor.prometheus import PrometheusMetrics
+from ringbearer.process import NODE_ID
 from ringbearer.queue.base import Queue
 from ringbearer.queue.bell import Bell, PostgresBell, SocketBell
 from ringbearer.queue.database import DatabaseQueue
@@ -55,16 +48,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _ORDER_SECONDS = 0.5  # between two exchanges of what the processes know of the order
-_SWITCH_SECONDS = 0.001  # a thread that returns from the database gets the interpreter after at most this
-_M_ARENA_MAX = -8  # of malloc.h
-_ARENAS = 2  # heaps of the C library: with one for each of a dozen threads what one frees, no other uses
 _PLAN_SECONDS = 20.0  # between two looks whether the season's plan wants the cache warmed
 _SHARED_CACHE_SECONDS = 0.25  # what a Redis that hangs may cost a look-up: the store answers in less
 _OWN_PARTS = {"dns": "their name server", "proxy": "the proxy"}
-PARENT_PIPE = "RINGBEARER_PARENT_PIPE"
-"""Names the descriptor of a pipe that ends when the supervising process does."""
-NODE_ID = "RINGBEARER_NODE_ID"
-"""The id under which the supervising process knows this one."""
 HOUSEKEEPING = "housekeeping"
 """The lease of what one worker process does for all: staging, rescuing, tidying, replays, retention."""
 STEERING = "steering"
@@ -226,11 +212,6 @@ async def _warm_if_due(planned: PlannedWarming) -> None:
     await planned.look(now=clock.now())
 
 
-def open_store(settings: Settings) -> Storage:
-    """The store that the settings name; raises ConfigurationError."""
-    return open_storage(settings.store_url, Vault(settings.vault_keys()), prepare=settings.database_prepare)
-
-
 def own_hosts(settings: Settings) -> frozenset[str]:
     """The names of this service's own machines, which no delivery may be sent to."""
     names = {settings.host, socket.gethostname(), make_url(settings.store_url).host}
@@ -239,75 +220,6 @@ def own_hosts(settings: Settings) -> frozenset[str]:
     if settings.redis_url is not None:
         names.update(host for host, _ in parse(settings.redis_url).hosts)
     return frozenset(name for name in names if name and name not in {"0.0.0.0", "::"})  # noqa: S104
-
-
-def prepare_process(settings: Settings) -> None:
-    """What every process of the service does first."""
-    logs.configure(style=settings.log_format, level=settings.log_level)
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, _ARENAS)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each exchange in flight is an open file
-
-
-def migrate(settings: Settings) -> None:
-    """Bring the store's schema to this version."""
-    with open_store(settings) as storage:
-        storage.migrate()
-
-
-def rotate_encryption(settings: Settings) -> int:
-    """Seal every stored secret anew with the first of the configured keys; returns how many that were."""
-    with open_store(settings) as storage:
-        return storage.catalog.reseal() + storage.alerts.reseal()
-
-
-def ensure_admin_key(settings: Settings, storage: Storage) -> tuple[Path | None, str | None]:
-    """Make sure that an admin key exists.
-
-    Returns where the key's file is, if there is one, and the key itself if it was made just now.
-    """
-    if settings.admin_key is not None:
-        if len(settings.admin_key) < 16:
-            raise ConfigurationError("RINGBEARER_ADMIN_KEY must have at least 16 characters")
-        if storage.catalog.find_key(digest(settings.admin_key)) is None:
-            _take_given_key(storage, settings.admin_key)
-        return None, None
-    path = settings.data_dir / "admin.key"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        key = path.read_text().strip()
-        if not key:
-            raise ConfigurationError(
-                f"{path.absolute()} is empty; delete it, and the next start makes a new key"
-            ) from None
-        if storage.catalog.find_key(digest(key)) is None:
-            _store_admin_key(storage, key)  # the file outlived its database
-        return path, None
-    key = generate()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key + "\n")
-    _store_admin_key(storage, key)
-    return path, key
-
-
-def _take_given_key(storage: Storage, key: str) -> None:
-    """Let the key of the settings be the only one that ever was: whoever changes it means to be rid of the old one."""
-    made = _admin_key(key, name="RINGBEARER_ADMIN_KEY")
-    for old in storage.catalog.add_key(made, digest(key), alone=True):
-        _log.warning(
-            "RINGBEARER_ADMIN_KEY was changed: the key that ended in %s is valid no more", old.last_four
-        )
-
-
-def _store_admin_key(storage: Storage, key: str) -> None:
-    storage.catalog.add_key(_admin_key(key, name="first admin key"), digest(key))
-
-
-def _admin_key(key: str, *, name: str) -> Key:
-    return Key(id=ids.key(), scope="admin", name=name, created_at=datetime.now(UTC), last_four=key[-4:])
 
 
 def _bell(settings: Settings, redis: RedisLink | None, *, listen: bool) -> Bell:
@@ -352,19 +264,3 @@ def _cache(settings: Settings, storage: Storage, vault: Vault, telemetry: Teleme
         max_bytes=settings.cache_bytes,
         stale_seconds=settings.cache_stale_seconds,
     )
-
-
-def on_stop(stop: Callable[[], None]) -> None:
-    """Call `stop` in the running event loop on SIGTERM, SIGINT, and when the supervising process is gone."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    pipe = os.environ.get(PARENT_PIPE)
-    if pipe is not None:
-        descriptor = int(pipe)
-
-        def parent_gone() -> None:
-            loop.remove_reader(descriptor)
-            stop()
-
-        loop.add_reader(descriptor, parent_gone)

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 from sqlalchemy import text
 
-from ringbearer.app import open_store
 from ringbearer.errors import ConfigurationError, RedisUnavailable, StoreUnavailable
+from ringbearer.process import open_store
 from ringbearer.redis_link import Script, open_redis
 from ringbearer.settings import Settings, unknown_variables
 from ringbearer.storage import outbox, tenancy

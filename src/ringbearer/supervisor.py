@@ -19,16 +19,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TextIO
 
-import httpx
 import msgspec
 import uvloop
 from prometheus_client import multiprocess
 
 from ringbearer import failpoints, ids
-from ringbearer.app import NODE_ID, PARENT_PIPE, ensure_admin_key, open_store, prepare_process
 from ringbearer.errors import ConfigurationError, StoreUnavailable
 from ringbearer.looper import Looper
 from ringbearer.maintenance.presence import Presence
+from ringbearer.process import NODE_ID, PARENT_PIPE, ensure_admin_key, open_store, prepare_process
 from ringbearer.scaling.fleet import Fleet, Life
 from ringbearer.scaling.signals import ProcessSignals
 from ringbearer.settings import Settings
@@ -44,6 +43,7 @@ _ADVICE = {
     errno.EACCES: "ports below 1024 need a right that this user lacks: choose another with --port",
 }
 _READY_POLL = 0.05
+_READY_PATIENCE = 5.0  # seconds for one answer
 _FOLLOW_SECONDS = 0.5  # between two looks at how many workers are wanted
 
 
@@ -212,16 +212,27 @@ class _Supervisor:
 
     async def _announce(self) -> None:
         """Print the address and the first steps as soon as the service answers."""
-        async with httpx.AsyncClient(trust_env=False) as client:
-            while not self._stopping.is_set():
-                with contextlib.suppress(httpx.HTTPError):
-                    if (await client.get(f"{self._address}/health/ready")).status_code == 200:
-                        break
-                await asyncio.sleep(_READY_POLL)
-            else:
+        while not self._stopping.is_set():
+            if await self._is_ready():
+                sys.stdout.write(self._welcome())
+                sys.stdout.flush()
                 return
-        sys.stdout.write(self._welcome())
-        sys.stdout.flush()
+            await asyncio.sleep(_READY_POLL)
+
+    async def _is_ready(self) -> bool:
+        """Ask the API, in the few words that need no HTTP library: that would take longer to import than all else."""
+        host, port = self._listener.getsockname()[:2]
+        with contextlib.suppress(OSError):  # TimeoutError is one
+            async with asyncio.timeout(_READY_PATIENCE):
+                reader, writer = await asyncio.open_connection(host, port)
+                try:
+                    writer.write(
+                        b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+                    )
+                    return (await reader.readline()).split()[1:2] == [b"200"]
+                finally:
+                    writer.close()
+        return False
 
     def _welcome(self) -> str:
         settings = self._settings

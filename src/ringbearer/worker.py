@@ -13,7 +13,7 @@ import uvloop
 from prometheus_client import start_http_server
 
 from ringbearer import clock
-from ringbearer.app import HOUSEKEEPING, Services, on_stop, prepare_process
+from ringbearer.app import HOUSEKEEPING, Services
 from ringbearer.cache.manager import WebhookCacheManager
 from ringbearer.delivery.commands import follow, parallelism
 from ringbearer.delivery.processor import HighPerformanceWebhookProcessor
@@ -27,6 +27,7 @@ from ringbearer.maintenance.commands import CommandFollower
 from ringbearer.maintenance.housekeeper import Housekeeper
 from ringbearer.maintenance.presence import Duty
 from ringbearer.maintenance.tuner import Tuner
+from ringbearer.process import on_stop, prepare_process
 from ringbearer.queue.bell import PostgresBell
 from ringbearer.queue.loop import WorkLoop
 from ringbearer.queue.optimizer import WebhookQueueOptimizer

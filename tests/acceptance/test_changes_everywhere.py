@@ -16,7 +16,7 @@ import pytest
 
 from chaos.ports import free_port
 from chaos.redis_servers import Server, one_server
-from chaos.service import ADMIN_KEY, Service, wait_for
+from chaos.service import ADMIN_KEY, NO_TLS, Service, plain_get, wait_for
 from ringbearer.testing import Receiver
 
 _EVERYWHERE = 2.0
@@ -73,7 +73,7 @@ def _one_more_api(service: Service) -> Iterator[str]:
 
 def _answers(url: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/health/ready", trust_env=False).status_code == 200
+        return plain_get(f"{url}/health/ready").status_code == 200
     return False
 
 
@@ -146,4 +146,5 @@ def _client(url: str) -> httpx.AsyncClient:
         headers={"authorization": f"Bearer {ADMIN_KEY}"},
         timeout=30,
         trust_env=False,
+        verify=NO_TLS,
     )

@@ -9,7 +9,8 @@ import pytest
 
 from chaos.ports import free_port
 from chaos.service import Service, wait_for
-from ringbearer.app import HOUSEKEEPING, open_store
+from ringbearer.app import HOUSEKEEPING
+from ringbearer.process import open_store
 from ringbearer.storage.base import Storage
 from ringbearer.storage.nodes import Node
 

@@ -6,13 +6,12 @@ The faults and invariants carry the numbers under which they are listed in `chao
 import socket
 from pathlib import Path
 
-import httpx
 import psycopg
 
 from chaos.databases import Postgres
 from chaos.network import FAIR, Network, Weather
 from chaos.run import PATIENT, Rig
-from chaos.service import wait_for
+from chaos.service import plain_get, wait_for
 from hostile.proxies import tunnels
 from ringbearer.misbehaving import Rogues
 
@@ -117,11 +116,11 @@ def test_a_proxy_of_ours_that_fails_is_told_and_spends_no_attempt(tmp_path: Path
 
 
 def _degraded(rig: Rig) -> dict[str, str]:
-    answer = httpx.get(f"{rig.service.url}/health/ready", timeout=30, trust_env=False).json()
+    answer = plain_get(f"{rig.service.url}/health/ready", timeout=30).json()
     found: dict[str, str] = answer.get("degraded", {})
     return found
 
 
 def _ready(rig: Rig) -> bool:
-    answer = httpx.get(f"{rig.service.url}/health/ready", timeout=30, trust_env=False)
+    answer = plain_get(f"{rig.service.url}/health/ready", timeout=30)
     return answer.status_code == 200

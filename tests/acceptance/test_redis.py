@@ -4,12 +4,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from chaos.redis_servers import Server, one_server
 from chaos.run import PATIENT, Rig
-from chaos.service import wait_for
+from chaos.service import plain_get, wait_for
 
 _SECONDS = 30.0
 
@@ -29,7 +28,7 @@ def rig(server: Server, tmp_path: Path, postgres_url: str) -> Iterator[Rig]:
 
 
 def _health(rig: Rig) -> str:
-    answer = httpx.get(f"{rig.service.url}/health/ready", timeout=_SECONDS, trust_env=False)
+    answer = plain_get(f"{rig.service.url}/health/ready", timeout=_SECONDS)
     assert answer.status_code == 200
     status: str = answer.json()["status"]
     return status
@@ -37,7 +36,7 @@ def _health(rig: Rig) -> str:
 
 def _index(rig: Rig, how: str) -> float:
     """How many deliveries went that way through the index, all processes together."""
-    page = httpx.get(f"{rig.service.url}/metrics", timeout=_SECONDS, trust_env=False).text
+    page = plain_get(f"{rig.service.url}/metrics", timeout=_SECONDS).text
     found = re.findall(rf'^ringbearer_index_deliveries_total{{how="{how}"}} (\S+)$', page, re.MULTILINE)
     return sum(map(float, found))
 

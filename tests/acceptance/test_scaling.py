@@ -9,7 +9,7 @@ import pytest
 
 from chaos.run import PATIENT, Rig
 from chaos.service import Service, signal_pid, wait_for
-from ringbearer.app import open_store
+from ringbearer.process import open_store
 
 _SECONDS = 40.0
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from chaos.service import Service, wait_for
-from ringbearer.app import open_store
+from ringbearer.process import open_store
 
 _SECONDS = 60.0
 _TODAY = datetime.now(UTC).date()

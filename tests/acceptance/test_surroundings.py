@@ -9,14 +9,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from sqlalchemy import text
 
 from chaos.run import PATIENT, Rig
-from chaos.service import wait_for
+from chaos.service import plain_get, wait_for
 from ringbearer import clock
-from ringbearer.app import open_store
+from ringbearer.process import open_store
 from tools import require_library
 
 _SECONDS = 60.0
@@ -65,7 +64,7 @@ def test_a_full_disk_refuses_publishers_and_loses_nothing(small_disk: Path, tmp_
                 _SECONDS,
                 "a publisher to be told that the store takes nothing",
             )
-            answer = httpx.get(f"{rig.service.url}/health/live", timeout=30, trust_env=False)
+            answer = plain_get(f"{rig.service.url}/health/live", timeout=30)
             assert answer.status_code == 200
             filler.unlink()
             rig.grows(30)

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as StatusMessage
 
-from chaos.service import ADMIN_KEY, Service, wait_for
+from chaos.service import ADMIN_KEY, NO_TLS, Service, plain_get, wait_for
 from ringbearer.domain import traces
 from ringbearer.testing import Received, Receiver
 
@@ -74,7 +74,9 @@ def collector() -> Iterator[Collector]:
 
 def _client(service: Service) -> httpx.AsyncClient:
     headers = {"authorization": f"Bearer {ADMIN_KEY}"}
-    return httpx.AsyncClient(base_url=service.url, headers=headers, timeout=20, trust_env=False)
+    return httpx.AsyncClient(
+        base_url=service.url, headers=headers, timeout=20, trust_env=False, verify=NO_TLS
+    )
 
 
 async def _subscribe(client: httpx.AsyncClient, receiver: Receiver) -> None:
@@ -112,7 +114,7 @@ def test_a_publishers_trace_reaches_receiver_and_collector(database_url: str | N
             "deliver booking.confirmed",
         }
         assert not any(span.trace_id.hex() == _UNSAMPLED for span in told.spans)
-        metrics = httpx.get(f"{service.url}/metrics", trust_env=False).text
+        metrics = plain_get(f"{service.url}/metrics").text
         assert 'ringbearer_trace_spans_total{result="exported"}' in metrics
         assert service.stop() == 0
 

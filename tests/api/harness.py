@@ -1,7 +1,6 @@
 """A served API with a key of each scope, and the means to put events and deliveries behind it."""
 
 import asyncio
-import ssl
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import Any, Self, cast
 
 import httpx
 
+from chaos.service import NO_TLS
 from ringbearer import clock, ids
 from ringbearer.api.app import create_app
 from ringbearer.api.auth import Authenticator
@@ -35,9 +35,6 @@ from ringbearer.telemetry import Telemetry
 from ringbearer.testing import Application, LocalServer
 
 Json = dict[str, object]
-_NO_TLS = ssl.SSLContext(
-    ssl.PROTOCOL_TLS_CLIENT
-)  # reading certificates takes longer than most of these tests
 URL = "https://93.184.215.14/hook"
 """A public address that needs no resolver; nothing is ever sent to it."""
 
@@ -174,7 +171,7 @@ class Api:
 
     def client(self, headers: Mapping[str, str]) -> httpx.Client:
         """A client with these headers."""
-        client = httpx.Client(base_url=self.url, headers=headers, timeout=30, verify=_NO_TLS)
+        client = httpx.Client(base_url=self.url, headers=headers, timeout=30, verify=NO_TLS)
         self._clients.append(client)
         return client
 

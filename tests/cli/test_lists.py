@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cli.canned import DELIVERY, NOW, CannedApi, against
+from cli.canned import DELIVERY, NOW, SUPPLIER, CannedApi, against
 
 
 def test_json_is_exactly_the_answer(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[settings.Settings]:
         ]
 
     monkeypatch.setattr("ringbearer.supervisor.up", called.append)
-    monkeypatch.setattr("ringbearer.app.rotate_encryption", rotated)
+    monkeypatch.setattr("ringbearer.process.rotate_encryption", rotated)
     monkeypatch.setattr("ringbearer.doctor.examine", examined)
     return called
 

@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from contract.making import SECRET, add_endpoint, at_once, endpoint, one, supplier
 from ringbearer import clock, ids
-from ringbearer.app import ensure_admin_key
 from ringbearer.domain.endpoints import Endpoint, RateLimit
 from ringbearer.domain.keys import Key, digest
 from ringbearer.errors import ConfigurationError, Conflict, NotFound, StoreUnavailable
+from ringbearer.process import ensure_admin_key
 from ringbearer.settings import Settings
 from ringbearer.storage import catalog as catalog_module
 from ringbearer.storage.base import Storage, open_storage

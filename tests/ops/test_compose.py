@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from chaos.ports import free_port
-from chaos.service import ADMIN_KEY, wait_for
+from chaos.service import ADMIN_KEY, NO_TLS, plain_get, wait_for
 from ringbearer.cli.main import app
 from ringbearer.settings import load
 from tools import require_tool
@@ -99,7 +99,7 @@ class Api:
 
     def _ready(self) -> bool:
         try:
-            answer = httpx.get(f"http://127.0.0.1:{self.port}/health/ready", timeout=5, trust_env=False)
+            answer = plain_get(f"http://127.0.0.1:{self.port}/health/ready", timeout=5)
         except httpx.HTTPError:
             return False
         return answer.status_code == 200
@@ -137,7 +137,7 @@ def _nginx(directory: Path, first: Api, second: Api) -> Iterator[str]:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health/live", timeout=5, trust_env=False).status_code == 200
+        return plain_get(f"{url}/health/live", timeout=5).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -171,7 +171,9 @@ class Publishing:
 
     def _run(self) -> None:
         headers = {"authorization": f"Bearer {ADMIN_KEY}"}
-        with httpx.Client(base_url=self._url, headers=headers, timeout=60, trust_env=False) as client:
+        with httpx.Client(
+            base_url=self._url, headers=headers, timeout=60, trust_env=False, verify=NO_TLS
+        ) as client:
             while not self._stop.is_set():
                 event = {
                     "supplier_id": "lumen",

@@ -20,7 +20,7 @@ from ringbearer.api.probes import Probes
 from ringbearer.api.protocol import protocol_for
 from ringbearer.api.services import ApiServices
 from ringbearer.api.trials import Trials
-from ringbearer.app import STEERING, Services, ensure_admin_key, on_stop, prepare_process
+from ringbearer.app import STEERING, Services
 from ringbearer.dashboard import rendering
 from ringbearer.dashboard.app import create_dashboard, is_page
 from ringbearer.dashboard.inside import Inside
@@ -35,6 +35,7 @@ from ringbearer.maintenance.presence import Presence
 from ringbearer.maintenance.tidy import tidy
 from ringbearer.monitor.alerting import AlertWatch, StoreWatch
 from ringbearer.monitor.bookkeeping import Bookkeeper
+from ringbearer.process import ensure_admin_key, on_stop, prepare_process
 from ringbearer.publish import Publisher
 from ringbearer.scaling.manager import WebhookScalingManager
 from ringbearer.scaling.signals import ProcessSignals

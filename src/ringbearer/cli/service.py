@@ -115,9 +115,9 @@ def work(*, options: Running = Running()) -> None:
 )
 def migrate(*, options: Store = Store()) -> None:
     """Bring the database's tables to this version, keeping what is in them."""
-    from ringbearer import app as composition
+    from ringbearer import process
 
-    composition.migrate(_settings(options))
+    process.migrate(_settings(options))
     output.note("the tables are up to date")
 
 
@@ -160,9 +160,9 @@ def bench(
 
 def rotate_encryption(*, options: Store = Store()) -> None:
     """Encrypt all stored secrets anew with the first encryption key."""
-    from ringbearer import app as composition
+    from ringbearer import process
 
-    count = composition.rotate_encryption(_settings(options))
+    count = process.rotate_encryption(_settings(options))
     output.note(f"{count} secrets encrypted anew")
 
 
