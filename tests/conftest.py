@@ -14,6 +14,7 @@ from ringbearer import ids
 from ringbearer.misbehaving import Rogues
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault, generate_key
+from tools import migrated_sqlite
 
 _TEMPLATE = "migrated"
 
@@ -76,7 +77,7 @@ def _named(server: str, name: str) -> str:
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Each database in turn."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'store.db'}"
+        return migrated_sqlite(tmp_path / "store.db")
     url: str = request.getfixturevalue("postgres_url")
     return url
 

@@ -1,11 +1,16 @@
-"""Programs that some tests need and no wheel brings; letting others come along."""
+"""What several suites need: programs that no wheel brings, stores that are migrated, turns of an event loop."""
 
 import asyncio
 import os
 import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from ringbearer.storage.base import open_storage
+from ringbearer.storage.vault import Vault, generate_key
 
 
 def require_tool(name: str) -> str:
@@ -31,3 +36,18 @@ def require_library(name: str, *, package: str) -> Path:
 async def turn() -> None:
     """One turn of the event loop: every task that was made comes to where it waits."""
     await asyncio.sleep(0)
+
+
+def migrated_sqlite(path: Path) -> str:
+    """The URL of an empty store that is made there as migrations leave it; they take longer than most tests."""
+    path.write_bytes(_migrated())
+    return f"sqlite:///{path}"
+
+
+@cache
+def _migrated() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "store.db"
+        with open_storage(f"sqlite:///{path}", Vault([generate_key()])) as storage:
+            storage.migrate()
+        return path.read_bytes()

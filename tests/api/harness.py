@@ -1,10 +1,8 @@
 """A served API with a key of each scope, and the means to put events and deliveries behind it."""
 
 import asyncio
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -33,20 +31,11 @@ from ringbearer.storage.ledger import Admission
 from ringbearer.storage.vault import Vault, generate_key
 from ringbearer.telemetry import Telemetry
 from ringbearer.testing import Application, LocalServer
+from tools import migrated_sqlite
 
 Json = dict[str, object]
 URL = "https://93.184.215.14/hook"
 """A public address that needs no resolver; nothing is ever sent to it."""
-
-
-@cache
-def _migrated_store() -> bytes:
-    """An empty migrated store, made once: migrating takes longer than most of these tests."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "store.db"
-        with open_storage(f"sqlite:///{path}", Vault([generate_key()])) as storage:
-            storage.migrate()
-        return path.read_bytes()
 
 
 class Serving:
@@ -96,9 +85,7 @@ class Api:
     """Serves the management API for the time of a `with` block."""
 
     def __init__(self, serving: Serving, directory: Path, *, changes_per_minute: int = 0) -> None:
-        path = directory / "store.db"
-        path.write_bytes(_migrated_store())
-        self.storage: Storage = open_storage(f"sqlite:///{path}", Vault([generate_key()]))
+        self.storage: Storage = open_storage(migrated_sqlite(directory / "store.db"), Vault([generate_key()]))
         self.tested: list[Target] = []
         self.reconciled = 0
         self.woken = 0

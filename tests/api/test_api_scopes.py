@@ -21,6 +21,7 @@ from ringbearer.domain.keys import Key
 from ringbearer.errors import Unauthorized
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault, generate_key
+from tools import migrated_sqlite
 
 BODIES: dict[str, Json] = {
     "setBreaker": {"state": "auto"},
@@ -352,8 +353,7 @@ def test_two_authorization_headers_are_none(api: Api) -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Storage]:
     """An empty store."""
-    with open_storage(f"sqlite:///{tmp_path / 'store.db'}", Vault([generate_key()])) as opened:
-        opened.migrate()
+    with open_storage(migrated_sqlite(tmp_path / "store.db"), Vault([generate_key()])) as opened:
         yield opened
 
 

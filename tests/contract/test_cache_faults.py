@@ -25,7 +25,7 @@ from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.catalog import Catalog, Subscriptions
 from ringbearer.storage.vault import Vault, generate_key
 from ringbearer.telemetry import CacheWorked, Telemetry
-from tools import require_tool, turn
+from tools import migrated_sqlite, require_tool, turn
 
 SOON = 30.0
 
@@ -61,8 +61,7 @@ class Watched(Catalog):
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Watched]:
-    with open_storage(f"sqlite:///{tmp_path / 'store.db'}", Vault([generate_key()])) as storage:
-        storage.migrate()
+    with open_storage(migrated_sqlite(tmp_path / "store.db"), Vault([generate_key()])) as storage:
         for name in "abcd":
             add_endpoint(storage, name)
         yield Watched(storage)
@@ -442,8 +441,7 @@ def _wait_for_misses(cache: WebhookCacheManager, misses: int) -> None:
 
 def test_no_process_ever_reads_less_than_it_followed(tmp_path: Path, redis_url: str) -> None:
     key = generate_key()
-    with open_storage(f"sqlite:///{tmp_path / 'store.db'}", Vault([key])) as storage:
-        storage.migrate()
+    with open_storage(migrated_sqlite(tmp_path / "store.db"), Vault([key])) as storage:
         for name in "abc":
             storage.catalog.put_supplier(supplier(name))
     spawn = multiprocessing.get_context("spawn")

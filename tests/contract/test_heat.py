@@ -15,6 +15,7 @@ from ringbearer.season import Season, SeasonScalingConfig
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.heat import Heat
 from ringbearer.storage.vault import Vault, generate_key
+from tools import migrated_sqlite
 
 HOUR = 3_600 * clock.SECOND
 DAY = 24 * HOUR
@@ -55,9 +56,7 @@ def test_a_busy_hour_does_not_hide_the_others(storage: Storage) -> None:
 @pytest.fixture
 def own(tmp_path: Path) -> Storage:
     """On SQLite, where deliveries of a week ago find a place."""
-    storage = open_storage(f"sqlite:///{tmp_path / 'store.db'}", Vault([generate_key()]))
-    storage.migrate()
-    return storage
+    return open_storage(migrated_sqlite(tmp_path / "store.db"), Vault([generate_key()]))
 
 
 def test_last_weeks_coming_day_goes_before_yesterday(own: Storage) -> None:

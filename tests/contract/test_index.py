@@ -17,6 +17,7 @@ from ringbearer.domain.deliveries import Lease
 from ringbearer.errors import RedisUnavailable, StoreUnavailable
 from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.vault import Vault, generate_key
+from tools import migrated_sqlite
 
 
 @pytest.fixture
@@ -447,8 +448,7 @@ def own_group(kind: str, tmp_path: Path) -> Iterator[Group]:
 
 @pytest.fixture
 def own_sqlite(tmp_path: Path) -> Iterator[Storage]:
-    with open_storage(f"sqlite:///{tmp_path / 'own.db'}", Vault([generate_key()])) as opened:
-        opened.migrate()
+    with open_storage(migrated_sqlite(tmp_path / "own.db"), Vault([generate_key()])) as opened:
         yield opened
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,14 +18,15 @@ from ringbearer.delivery.tuning import ParallelismConfig
 from ringbearer.domain.deliveries import State
 from ringbearer.misbehaving import OK, Peer, Rogue, Rogues, answers
 from ringbearer.storage.base import Storage
+from tools import migrated_sqlite
 
 _RECEIVERS = 8  # on as many ports: the odds that all fall to one courier are those of one seed in 128
 
 
 @pytest.fixture(params=["sqlite"])
-def store_url(tmp_path: object) -> str:
+def store_url(tmp_path: Path) -> str:
     """One database: nothing here depends on its kind."""
-    return f"sqlite:///{tmp_path}/store.db"
+    return migrated_sqlite(tmp_path / "store.db")
 
 
 class Threads:

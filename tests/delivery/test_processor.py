@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -24,14 +25,15 @@ from ringbearer.limits.database import DatabaseRateLimiter
 from ringbearer.misbehaving import OK, Peer, Rogues, answers
 from ringbearer.storage.base import Storage
 from ringbearer.telemetry import Telemetry
+from tools import migrated_sqlite
 
 T = TypeVar("T")
 
 
 @pytest.fixture(params=["sqlite"])
-def store_url(tmp_path: Any) -> str:
+def store_url(tmp_path: Path) -> str:
     """One database: nothing here depends on its kind."""
-    return f"sqlite:///{tmp_path / 'store.db'}"
+    return migrated_sqlite(tmp_path / "store.db")
 
 
 def _run(work: Coroutine[None, None, T]) -> T:

@@ -20,7 +20,7 @@ from ringbearer.monitor.prometheus import PrometheusMetrics
 from ringbearer.storage.base import open_storage
 from ringbearer.storage.vault import Vault, generate_key
 from ringbearer.telemetry import Telemetry
-from tools import require_tool
+from tools import migrated_sqlite, require_tool
 
 OPS = Path(__file__).parents[2] / "ops"
 MAKER = OPS / "grafana" / "make.py"
@@ -52,8 +52,7 @@ def _rules() -> list[dict[str, Any]]:
 def _known(tmp_path: Path) -> set[str]:
     """Every series that a scrape has, and every one that is recorded."""
     metrics = PrometheusMetrics(Telemetry(), registry=CollectorRegistry())
-    with open_storage(f"sqlite:///{tmp_path / 'store.db'}", Vault([generate_key()])) as storage:
-        storage.migrate()
+    with open_storage(migrated_sqlite(tmp_path / "store.db"), Vault([generate_key()])) as storage:
         families = list(text_string_to_metric_families(metrics.render(storage).decode()))
     names = {rule["record"] for rule in _rules() if "record" in rule}
     for family in families:

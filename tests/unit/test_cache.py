@@ -20,7 +20,7 @@ from ringbearer.storage.catalog import Catalog, Subscriptions
 from ringbearer.storage.database import Database
 from ringbearer.storage.vault import Vault, generate_key
 from ringbearer.telemetry import Telemetry
-from tools import turn
+from tools import migrated_sqlite, turn
 
 NOW = datetime.now(UTC)
 VAULT = Vault([generate_key()])
@@ -49,8 +49,7 @@ class WatchedCatalog(Catalog):
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[WatchedCatalog]:
-    with open_storage(f"sqlite:///{tmp_path / 'store.db'}", VAULT) as storage:
-        storage.migrate()
+    with open_storage(migrated_sqlite(tmp_path / "store.db"), VAULT) as storage:
         made = WatchedCatalog(storage.database, VAULT)
         for supplier_id in ("a", "b", "c", "d"):
             put(made, supplier_id)

@@ -19,6 +19,7 @@ from ringbearer.cache.tuning import Sizing, lifetime, size
 from ringbearer.domain.suppliers import Supplier
 from ringbearer.storage.base import open_storage
 from ringbearer.storage.vault import Vault, generate_key
+from tools import migrated_sqlite
 
 NOW = datetime.now(UTC)
 
@@ -169,8 +170,7 @@ def test_live_traffic_sets_the_size(tmp_path: Path) -> None:
 
 
 async def check_live_traffic(tmp_path: Path) -> None:
-    with open_storage(f"sqlite:///{tmp_path / 'store.db'}", Vault([generate_key()])) as storage:
-        storage.migrate()
+    with open_storage(migrated_sqlite(tmp_path / "store.db"), Vault([generate_key()])) as storage:
         for n in range(300):
             storage.catalog.put_supplier(Supplier(id=f"s{n}", created_at=NOW, updated_at=NOW))
         async with WebhookCacheManager(catalog=storage.catalog) as cache:

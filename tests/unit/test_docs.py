@@ -20,6 +20,7 @@ from ringbearer.settings import Settings
 from ringbearer.storage.base import open_storage
 from ringbearer.storage.vault import Vault, generate_key
 from ringbearer.telemetry import Telemetry
+from tools import migrated_sqlite
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -61,8 +62,7 @@ def test_no_setting_is_explained_that_is_none() -> None:
 def test_every_metric_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
     metrics = PrometheusMetrics(Telemetry(), registry=CollectorRegistry())
-    with open_storage(f"sqlite:///{tmp_path / 'store.db'}", Vault([generate_key()])) as storage:
-        storage.migrate()
+    with open_storage(migrated_sqlite(tmp_path / "store.db"), Vault([generate_key()])) as storage:
         rendered = metrics.render(storage).decode()
     families = list(text_string_to_metric_families(rendered))
     names = {

@@ -16,6 +16,7 @@ from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.sqlite import SQLiteDatabase
 from ringbearer.storage.vault import Vault, generate_key
 from ringbearer.telemetry import Telemetry
+from tools import migrated_sqlite
 
 PATIENCE = 20.0
 
@@ -43,9 +44,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _store(path: Path) -> Storage:
-    storage = open_storage(f"sqlite:///{path / 'store.db'}", Vault([generate_key()]))
-    storage.migrate()
-    return storage
+    return open_storage(migrated_sqlite(path / "store.db"), Vault([generate_key()]))
 
 
 @pytest.mark.usefixtures("quick")

@@ -25,7 +25,7 @@ from ringbearer.storage.history import Filter
 from ringbearer.storage.ledger import Accepted, Admission, Ledger
 from ringbearer.storage.vault import Vault, generate_key
 from ringbearer.telemetry import EventsAccepted, EventsRefused, Report, StoreFailed, Telemetry
-from tools import turn
+from tools import migrated_sqlite, turn
 
 NOW = clock.now()
 MOMENT = datetime(2027, 6, 19, 14, tzinfo=UTC)
@@ -42,8 +42,7 @@ def event(**given: object) -> NewEvent:
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Iterator[Storage]:
-    with open_storage(f"sqlite:///{tmp_path / 'store.db'}", Vault([generate_key()])) as opened:
-        opened.migrate()
+    with open_storage(migrated_sqlite(tmp_path / "store.db"), Vault([generate_key()])) as opened:
         opened.catalog.put_supplier(Supplier(id="studio", created_at=MOMENT, updated_at=MOMENT))
         for patterns, enabled in ((("*",), True), (("booking.*",), False), (("payment.received",), True)):
             opened.catalog.add_endpoint(

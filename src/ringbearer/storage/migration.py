@@ -6,6 +6,7 @@ version after the last that used it.
 """
 
 import logging
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -25,7 +26,10 @@ def _config() -> Config:
 
 def upgrade(connection: Connection) -> None:
     """Apply every revision that the database does not have yet, in the caller's transaction."""
-    if ahead(connection):
+    current, head = _current(connection), _head()
+    if current == head:
+        return
+    if current is not None and current > head:
         _log.info("the store's schema is newer than this version, which goes on beside the newer one")
         return
     config = _config()
@@ -48,6 +52,7 @@ def _current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+@cache
 def _head() -> str:
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None
