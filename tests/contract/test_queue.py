@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -87,6 +88,34 @@ def test_quotas_are_kept_and_what_is_left_goes_round(storage: Storage, queue: Qu
     assert [x.lane for x in claim(queue, 2, 1, 1, 1)] == [0, 0, 1, 2, 3]
     assert len(claim(queue, 10, 0, 0, 0)) == 10
     assert len(claim(queue, 0, 0, 0, 10)) == 5
+
+
+def test_a_tiers_reserve_holds_while_others_flood_the_queue(storage: Storage, queue: Queue) -> None:
+    """Four suppliers send twice as much as can be done; a premium one, of weight six, is sure of six parts in ten."""
+    storage.ledger.flows.weigh({"standard": 1.0, "premium": 6.0, "enterprise": 4.0})
+    capacity = 50
+
+    def round_of(premium: int) -> Counter[str]:
+        made = [admission(f"ep_crowd{n % 4}", supplier_id=f"crowd{n % 4}") for n in range(2 * capacity)]
+        reserved = [admission("ep_studio", supplier_id="studio") for _ in range(premium)]
+        for each in reserved:
+            each.tier = "premium"
+        storage.ledger.accept(made + reserved)
+        queue.push(len(made) + premium, made + reserved)
+        queue.close()
+        # As if a second had passed: the lanes' virtual times are written down and read again.
+        storage.ledger.flows._next_raise = storage.ledger.flows._next_read = 0.0
+        return Counter(lease.supplier_id for lease in claim(queue, 0, 0, capacity, 0))
+
+    round_of(25)  # shows that there is more than can be done
+    within = [round_of(25) for _ in range(8)]
+    assert all(got.total() == capacity for got in within)
+    assert sum(got["studio"] for got in within) >= 8 * 25 - 8, "what is within its reserve does not wait"
+    round_of(100)
+    beyond = [round_of(100) for _ in range(8)]
+    assert sum(got["studio"] for got in beyond) == pytest.approx(8 * 30, abs=16)
+    for number in range(4):
+        assert sum(got[f"crowd{number}"] for got in beyond) == pytest.approx(8 * 5, abs=10)
 
 
 def test_claims_at_once_share_nothing(storage: Storage, queue: Queue) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract.making import at_once, in_processes, opened
+from contract.making import at_once, in_processes, opened, processes
 from ringbearer import clock
 from ringbearer.domain.endpoints import RateLimit
 from ringbearer.limits.base import Limit, RateLimiter
@@ -74,3 +74,21 @@ def _take(url: str, key: str, now: int) -> int:
 def test_processes_together_take_exactly_the_limit(storage: Storage, store_url: str) -> None:
     now = clock.now()
     assert sum(in_processes(_take, [(store_url, generate_key(), now)] * 2)) == LIMIT.requests
+
+
+def _take_now(url: str, key: str, now: int) -> int:
+    with opened(url, key) as storage:
+        limit = RateLimit(requests=5, period=60.0)
+        return taken(take(DatabaseRateLimiter(storage.database), {"k": (limit, 3)}, now=now), now)
+
+
+def test_three_processes_keep_five_a_minute_for_minutes(storage: Storage, store_url: str) -> None:
+    """Every twenty seconds all of them ask for more than there is: together they get five a minute, and no less."""
+    began, key = clock.now(), generate_key()
+    with processes(3) as pool:
+        got = []
+        for round_ in range(7):
+            now = began + round_ * 20 * clock.SECOND
+            asked = [pool.submit(_take_now, store_url, key, now) for _ in range(3)]
+            got.append(sum(each.result() for each in asked))
+    assert got == [5, 0, 0, 5, 0, 0, 5]

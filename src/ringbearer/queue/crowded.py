@@ -25,6 +25,9 @@ class Crowded:
     def __repr__(self) -> str:
         return f"<Crowded: {len(self._parks)} endpoints>"
 
+    def __bool__(self) -> bool:
+        return bool(self._parks)
+
     def note(self, outcomes: Iterable[Outcome]) -> None:
         """What was claimed and comes again later without having been sent."""
         back: dict[str, list[Outcome]] = {}

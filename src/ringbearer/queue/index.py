@@ -29,15 +29,16 @@ LANES = 4
 _CLUSTER_SHARDS = 8
 _SLOTS = 16_384
 _CHUNK = 1_000  # deliveries in one call
+_REACH_STEPS = 16  # looks into a lane of a shard, to learn what of it comes before what others have
 _BODY_MOST = 4_096  # a longer body is read from the store when its delivery is claimed
 _FORGET_SECONDS = 2 * 86_400
 _FIRST_PAUSE = 0.25  # after a failure nobody asks Redis for so long, and twice as long after the next one
 _LAST_PAUSE = 5.0
 
 _log = logging.getLogger(__name__)
-_encode = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
-_read_content = msgspec.json.Decoder(Content).decode
+_read_content = msgspec.msgpack.Decoder(Content).decode
+_BOUND = "body "  # before the event's id; in JSON, as bodies once were, they were bound to the id alone
 
 
 class Entry(NamedTuple):
@@ -57,6 +58,15 @@ Popped = tuple[str, bytes | None]
 class _Got(NamedTuple):
     counts: list[int]
     taken: list[Popped]
+
+
+class Stretch(NamedTuple):
+    """So many deliveries that follow each other in a lane of a shard, the first of them with this rank."""
+
+    lane: int
+    rank: float
+    shard: int
+    size: int
 
 
 class _Walk:
@@ -106,9 +116,10 @@ class RedisIndex:
         self._lane_most = max(1, lane_most // number)
         self._scripts = {
             name: Script(files(__package__).joinpath(f"{name}.lua").read_text())
-            for name in ("push", "pop", "missing", "epoch")
+            for name in ("push", "pop", "reach", "missing", "epoch")
         }
         self._turn = count()
+        self._crowded = False
         self._lock = threading.Lock()
         self._pause = 0.0
         self._closed_until = 0.0
@@ -135,11 +146,11 @@ class RedisIndex:
         """What an event's deliveries take along into Redis; None if it is too long for that."""
         if len(content.data) > _BODY_MOST:
             return None
-        return self._link.seal(_encode(content), event_id)
+        return self._link.seal(_pack(content), _BOUND + event_id)
 
     def unseal(self, event_id: str, body: bytes) -> Content | None:
         """What was sealed, or None when this process cannot open it."""
-        opened = self._link.open(body, event_id)
+        opened = self._link.open(body, _BOUND + event_id)
         return None if opened is None else _read_content(opened)
 
     def push(self, entries: Iterable[Entry], *, most: int | None = None) -> int:
@@ -167,39 +178,67 @@ class RedisIndex:
     def pop(self, quotas: Sequence[int]) -> tuple[list[Popped], bool]:
         """Take out the first of each lane, at most `quotas[lane]`; what a lane leaves goes to the others.
 
+        Several shards are asked for equal parts while they have less than that; when the last claim got all that it
+        asked for, each is asked for its part of what comes first by rank.
+
         Returns ids of deliveries with their sealed bodies, and whether every shard's index was whole. Raises
         RedisUnavailable when nothing was taken; what was taken without being told of is found in the store again.
         """
         popped: list[Popped] = []
         walk = _Walk(len(self._shards), next(self._turn))
         try:
-            self._pop_quotas(list(quotas), popped, walk)
+            self._pop_lanes(list(quotas), popped, walk)
             for lane in range(LANES):
                 spare = sum(quotas) - len(popped)
                 if spare and walk.open[lane]:
                     only = [spare if lane == other else 0 for other in range(LANES)]
-                    self._pop_quotas(only, popped, walk)
+                    self._pop_lanes(only, popped, walk)
         except RedisUnavailable:
             if not popped:
                 raise
             walk.whole = False
+        self._crowded = len(self._shards) > 1 and len(popped) >= sum(quotas)
         return popped, walk.whole
 
-    def _pop_quotas(self, need: list[int], popped: list[Popped], walk: _Walk) -> None:
+    def _pop_lanes(self, need: list[int], popped: list[Popped], walk: _Walk) -> None:
         """Ask shard after shard for its part, until nothing is needed or nobody has any more."""
-        share = len(self._shards) == 1  # the one shard can do at once what else takes several rounds
+        if self._crowded:
+            self._pop_parts(by_rank(need, self._reach(need)), need, popped, walk)
         while asks := walk.asks(need):
-            for number, lanes in asks:
-                got = self._pop(number, lanes, share)
-                if got is None:
-                    walk.close(number)
-                    walk.whole = False
-                    continue
-                popped += got.taken
-                for lane, (asked, came) in enumerate(zip(lanes, got.counts, strict=True)):
-                    need[lane] -= min(came, need[lane])
-                    if came < asked or share:
-                        walk.open[lane].discard(number)
+            self._pop_parts(asks, need, popped, walk)
+
+    def _pop_parts(
+        self, asks: Iterable[tuple[int, list[int]]], need: list[int], popped: list[Popped], walk: _Walk
+    ) -> None:
+        share = len(self._shards) == 1  # the one shard can do at once what else takes several rounds
+        for number, lanes in asks:
+            got = self._pop(number, lanes, share)
+            if got is None:
+                walk.close(number)
+                walk.whole = False
+                continue
+            popped += got.taken
+            for lane, (asked, came) in enumerate(zip(lanes, got.counts, strict=True)):
+                need[lane] -= min(came, need[lane])
+                if came < asked or share:
+                    walk.open[lane].discard(number)
+
+    def _reach(self, need: Sequence[int]) -> list[Stretch]:
+        """What each shard has at the head of its lanes, in stretches."""
+        steps = [max(1, -(-wanted // _REACH_STEPS)) for wanted in need]
+        found: list[Stretch] = []
+        for number in self.shards:
+            with self._watched("claim"):
+                answer = self._link.run(
+                    self._scripts["reach"], list(self._shards[number].lanes), [*need, *steps]
+                )
+            for lane, told in enumerate(cast(list[list[Any]], answer)):
+                step = steps[lane]
+                found += [
+                    Stretch(lane, float(rank), number, min(step, told[0] - step * n))
+                    for n, rank in enumerate(told[1:])
+                ]
+        return found
 
     def _pop(self, number: int, lanes: Sequence[int], share: bool) -> _Got | None:
         shard = self._shards[number]
@@ -294,6 +333,18 @@ def _shard(prefix: str, number: int, of: int) -> _Shard:
     tag = next(tag for tag in tags if key_slot(tag.encode()) * of // _SLOTS == number)
     lanes = tuple(f"{{{tag}}}:lane{lane}" for lane in range(LANES))
     return _Shard(f"{{{tag}}}:bodies", lanes, f"{{{tag}}}:epoch")
+
+
+def by_rank(need: Sequence[int], stretches: Iterable[Stretch]) -> list[tuple[int, list[int]]]:
+    """How many of each lane to take from which shard, so that what comes first by rank is taken first."""
+    left = list(need)
+    parts: dict[int, list[int]] = {}
+    for lane, _, shard, size in sorted(stretches):
+        part = min(size, left[lane])
+        if part:
+            left[lane] -= part
+            parts.setdefault(shard, [0] * LANES)[lane] += part
+    return list(parts.items())
 
 
 def _spread(total: int, parts: int, first: int) -> list[int]:
