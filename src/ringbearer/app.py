@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from ringbearer.monitor.tracing import Tracing
 
 _log = logging.getLogger(__name__)
-_ORDER_SECONDS = 0.5  # between two exchanges of what the processes know of the order
+_FOLLOW_SECONDS = 0.5  # between two looks at what others did: twice this until all know what one found out
 _PLAN_SECONDS = 20.0  # between two looks whether the season's plan wants the cache warmed
 _SHARED_CACHE_SECONDS = 0.25  # what a Redis that hangs may cost a look-up: the store answers in less
 _OWN_PARTS = {"dns": "their name server", "proxy": "the proxy"}
@@ -92,7 +93,8 @@ class Services:
             telemetry=self.telemetry,
             node_id=self.node_id,
         )
-        self.order = Looper("order", self._follow_order, interval=_ORDER_SECONDS)
+        self.also_followed: list[Callable[[], object]] = []
+        self._follower = Looper("follower", self._follow, interval=_FOLLOW_SECONDS)
         planned = PlannedWarming(cache=self.cache, season=lambda: self.steering.season, since=clock.now())
         self.planned = Looper("planned warming", lambda: _warm_if_due(planned), interval=_PLAN_SECONDS)
         self.tracing = _tracing(settings, self.telemetry, self.node_id, "work" if listen else "serve")
@@ -104,7 +106,7 @@ class Services:
     def start(self) -> None:
         """Begin to follow changes of configuration and order, to warm by plan, and to measure."""
         self.cache.start()
-        self.order.start()
+        self._follower.start()
         self.planned.start()
         self.monitor.start()
         if self.tracing is not None:
@@ -113,7 +115,7 @@ class Services:
     async def stop(self) -> None:
         """End that, after whoever is measured."""
         await self.planned.stop()
-        await self.order.stop()
+        await self._follower.stop()
         await self.monitor.stop()
         if self.tracing is not None:
             await self.tracing.stop()
@@ -145,11 +147,25 @@ class Services:
             return season.calendar.is_peak(moment, "UTC")
         return season.state(moment).phase == "peak"
 
-    async def _follow_order(self) -> None:
+    async def _follow(self) -> None:
+        await asyncio.to_thread(self._follow_all)
+
+    def _follow_all(self) -> None:
+        """Learn what other processes did, one thing after the other on one thread; one that fails stops no other."""
+        failure: Exception | None = None
+        for follow in (self._follow_order, *self.also_followed):
+            try:
+                follow()
+            except Exception as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def _follow_order(self) -> None:
         ledger, now = self.storage.ledger, clock.now()
-        await asyncio.to_thread(ledger.flows.exchange, now=now)
-        await asyncio.to_thread(ledger.parking.follow, now=now)
-        await asyncio.to_thread(self.steering.follow, now=now)
+        ledger.flows.exchange(now=now)
+        ledger.parking.follow(now=now)
+        self.steering.follow(now=now)
         if self.steering.connections is not None:
             self.storage.database.limit_connections(self.steering.connections.most)
 
@@ -170,10 +186,6 @@ class Services:
     def leadership(self, name: str, duties: list[Duty]) -> Leadership:
         """This process's campaign for a lease, with what it does while it holds it."""
         return Leadership(nodes=self.storage.nodes, name=name, holder=self.node_id, duties=duties)
-
-    async def follow_breakers(self) -> None:
-        """Tell other workers of circuits that moved here, and hear of those that moved there."""
-        await asyncio.to_thread(self.breakers.follow)
 
     def degraded(self) -> dict[str, str]:
         """Parts that do not work as they should, and that deliveries can do without; blocks."""

@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 _MEMORY_SECONDS = 1.0
 _TRIM_SECONDS = 15.0  # between two times that memory is given back: each holds everything up for a moment
 _TUNE_SECONDS = 60.0
-_FOLLOW_SECONDS = 0.5  # between two looks at circuits: twice this until all know what one found out
+_PARK_SECONDS = 0.5
 _STORE_SECONDS = 30.0  # that a worker waits for the store at its start
 _STORE_PAUSE = 0.5
 
@@ -99,7 +99,7 @@ async def _work(services: Services) -> None:
     signals.start()
     presence.start()
     leadership.start()
-    tending = _tending(services, processor, optimizer)
+    tending = _tending(services, processor, optimizer, loop)
     for looper in tending:
         looper.start()
     commands = CommandFollower(
@@ -162,7 +162,10 @@ async def _resume_parallelism(services: Services, processor: HighPerformanceWebh
 
 
 def _tending(
-    services: Services, processor: HighPerformanceWebhookProcessor, optimizer: WebhookQueueOptimizer
+    services: Services,
+    processor: HighPerformanceWebhookProcessor,
+    optimizer: WebhookQueueOptimizer,
+    loop: WorkLoop,
 ) -> list[Looper]:
     """What keeps a worker's processor in step with the others, and with what it meets."""
 
@@ -176,20 +179,17 @@ def _tending(
             await processor.optimize_memory_usage()
 
     async def park() -> None:
-        await asyncio.to_thread(optimizer.park_crowded, now=clock.now())
+        if loop.crowded:
+            await asyncio.to_thread(optimizer.park_crowded, now=clock.now())
 
     async def tune() -> None:
         await processor.optimize_http_connections(ahead=services.steering.season_state.phase == "peak")
         await processor.optimize_retry_backoff_strategies()
         services.breakers.forget_closed(before=clock.now() - CIRCUIT_SECONDS * clock.SECOND)
 
-    async def follow() -> None:
-        await services.follow_breakers()
-        await asyncio.to_thread(processor.park)
-
+    services.also_followed += [services.breakers.follow, processor.park]
     return [
-        Looper("breakers", follow, interval=_FOLLOW_SECONDS),
-        Looper("parker", park, interval=_FOLLOW_SECONDS),
+        Looper("parker", park, interval=_PARK_SECONDS),
         Looper("memory", watch_memory, interval=_MEMORY_SECONDS),
         Looper("tuner", tune, interval=_TUNE_SECONDS),
     ]

@@ -8,11 +8,12 @@ import pytest
 from sqlalchemy import text
 
 from chaos import journal, receiver
+from chaos.ports import free_port
 from chaos.receiver import Manners, Receiver, Seen
 from chaos.redis_servers import Server
-from chaos.service import Service, free_port, wait_for
+from chaos.service import Service, wait_for
 from ringbearer import clock
-from ringbearer.app import open_store
+from ringbearer.process import open_store
 
 _SECONDS = 30.0
 _WORKERS = 3

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, true, update
+from sqlalchemy import Connection, Select, and_, bindparam, delete, func, insert, or_, select, true, update
 
 from ringbearer import clock
 from ringbearer.domain.endpoints import (
@@ -34,6 +34,14 @@ MAX_ENDPOINTS_PER_SUPPLIER = 500
 _MAX_MATCHED = 256
 _S, _E, _X = schema.suppliers, schema.endpoints, schema.endpoint_secrets
 _V = schema.config_version
+_CHANGED = (
+    select(_S.c.id)
+    .where(_S.c.version > bindparam("since"))
+    .union(select(_E.c.supplier_id).where(_E.c.version > bindparam("since")))
+    .subquery()
+)
+_CHANGES = select(_V.c.version, _CHANGED.c.id).select_from(_V.outerjoin(_CHANGED, true()))
+"""One statement: it is asked twice a second in every process, and sees one state."""
 _dumps = msgspec.json.encode
 
 
@@ -350,16 +358,8 @@ class Catalog:
 
     def changes(self, version: int) -> tuple[int, set[str]]:
         """The version now, and the suppliers that changed, or whose endpoints changed, after the given one."""
-        changed = (
-            select(_S.c.id)
-            .where(_S.c.version > version)
-            .union(select(_E.c.supplier_id).where(_E.c.version > version))
-            .subquery()
-        )
-        # One statement: it is asked twice a second in every process, and sees one state.
-        query = select(_V.c.version, changed.c.id).select_from(_V.outerjoin(changed, true()))
         with self._database.read() as connection:
-            found = connection.execute(query).all()
+            found = connection.execute(_CHANGES, {"since": version}).all()
         return found[0].version, {row.id for row in found if row.id is not None}
 
     # ── keys ────────────────────────────────────────────────────────────────────────────────────────────
