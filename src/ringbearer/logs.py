@@ -37,3 +37,6 @@ def configure(*, style: str | None, level: str) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("ringbearer.storage.postgres.LimitedPool").setLevel(
+        logging.WARNING
+    )  # SQLAlchemy's own words

@@ -30,7 +30,12 @@ NODE_ID = "RINGBEARER_NODE_ID"
 
 
 def prepare_process(settings: Settings) -> None:
-    """What every process of the service does first."""
+    """What every process of the service does first; raises ConfigurationError."""
+    if settings.ca_file is not None and not settings.ca_file.is_file():
+        raise ConfigurationError(
+            f"ca_file: {settings.ca_file} does not exist; name a file of certificates (PEM), or leave it out for the "
+            "bundled ones"
+        )
     logs.configure(style=settings.log_format, level=settings.log_level)
     sys.setswitchinterval(_SWITCH_SECONDS)
     with contextlib.suppress(OSError, AttributeError):  # another C library than glibc

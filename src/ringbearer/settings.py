@@ -7,11 +7,12 @@ to run are `--name` on the command line too. What is not said stays unset, and h
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal
+from types import NoneType
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -236,7 +237,19 @@ def _convert(name: str, value: object, source: str) -> object:
         return msgspec.convert(value, field.type, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         shown = "something else" if name.endswith(("_key", "_url")) else repr(value)
-        raise ConfigurationError(f"{source}: {error}, got {shown}") from None
+        parts = [part for part in _parts(field.type) if part is not NoneType]
+        words = [part for part in parts if isinstance(part, str)]
+        expected = f"expected one of {', '.join(words)}" if words == parts else str(error)
+        raise ConfigurationError(f"{source}: {expected}, got {shown}") from None
+
+
+def _parts(kind: object) -> Iterator[object]:
+    """The types that a type is made of, and the words of a Literal."""
+    inner = get_args(kind)
+    if not inner:
+        yield kind
+    for part in inner:
+        yield from _parts(part)
 
 
 def _decode(kind: type, value: object) -> object:

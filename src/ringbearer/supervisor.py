@@ -52,7 +52,7 @@ def up(settings: Settings) -> None:
     prepare_process(settings)
     settings.make_data_dir()
     only_one = _lock(settings.data_dir / "up.lock")
-    listener = _bind(settings)
+    listener = listen(settings)
     with only_one, listener, open_store(settings) as storage:
         storage.migrate()
         storage.catalog.check_seals()
@@ -87,7 +87,8 @@ def _lock(path: Path) -> TextIO:
     return file
 
 
-def _bind(settings: Settings) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
+    """The socket on which HTTP is answered; raises ConfigurationError when its address cannot be had."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -61,14 +61,18 @@ def work(settings: Settings) -> None:
 
 def _check_seals(storage: Storage) -> None:
     """See that stored secrets can be opened; waits a while for a store that is just starting itself."""
-    deadline = clock.monotonic() + _STORE_SECONDS
+    deadline, told = clock.monotonic() + _STORE_SECONDS, False
     while True:
         try:
             storage.catalog.check_seals()
         except StoreUnavailable as error:
             if clock.monotonic() > deadline:
                 raise
-            _log.warning("waiting for the store: %s", error)
+            if not told:
+                _log.warning(
+                    "waiting for the store, whose tables are made by `up`, `serve` or `migrate`: %s", error
+                )
+            told = True
             time.sleep(_STORE_PAUSE)
         else:
             return

@@ -39,15 +39,16 @@ def test_a_data_directory_that_cannot_be_one(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_and_an_address_of_another_machine(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        said = start(tmp_path, "up", "--port", str(taken.getsockname()[1]))
-    assert "another program has it" in said
-    assert "--port" in said
+        for command in ("up", "serve"):
+            said = start(tmp_path, command, "--port", str(taken.getsockname()[1]))
+            assert "another program has it" in said
+            assert "--port" in said
     assert "--host takes an address of this machine" in start(
         tmp_path, "up", "--port", "0", "--host", "192.0.2.1"
     )
 
 
-@pytest.mark.parametrize("command", ["up", "serve", "work", "migrate"])
+@pytest.mark.parametrize("command", ["up", "migrate"])
 def test_a_database_that_does_not_answer(tmp_path: Path, command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -60,6 +61,17 @@ def test_a_database_that_does_not_answer(tmp_path: Path, command: str) -> None:
     assert "RINGBEARER_DATABASE_URL" in said
     assert "ringbearer doctor" in said
     assert "not-to-be-shown" not in said
+
+
+def test_authorities_that_are_not_there(tmp_path: Path) -> None:
+    """Otherwise every delivery by TLS would fail."""
+    said = start(tmp_path, "up", "--port", "0", RINGBEARER_CA_FILE="missing.pem")
+    assert "missing.pem does not exist" in said
+
+
+def test_a_word_that_is_none_of_those_expected(tmp_path: Path) -> None:
+    said = start(tmp_path, "up", RINGBEARER_LOG_LEVEL="loud")
+    assert "RINGBEARER_LOG_LEVEL: expected one of debug, info, warning, error, got 'loud'" in said
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ from ringbearer.publish import Publisher
 from ringbearer.scaling.manager import WebhookScalingManager
 from ringbearer.scaling.signals import ProcessSignals
 from ringbearer.settings import Settings
-from ringbearer.supervisor import SOCKET_DESCRIPTOR
+from ringbearer.supervisor import SOCKET_DESCRIPTOR, listen
 
 _BACKLOG = 2_048
 _KEEP_ALIVE = (
@@ -51,6 +51,7 @@ _KEEP_ALIVE = (
 def serve(settings: Settings) -> None:
     """Answer HTTP until SIGTERM or SIGINT; any number of these may run on one store."""
     prepare_process(settings)
+    listener = _inherited() or listen(settings)
     services = Services(settings, listen=False)
     try:
         if SOCKET_DESCRIPTOR not in os.environ:
@@ -58,12 +59,13 @@ def serve(settings: Settings) -> None:
             services.storage.migrate()
             services.storage.catalog.check_seals()
             ensure_admin_key(settings, services.storage)
-        uvloop.run(_serve(services))
+        uvloop.run(_serve(services, listener))
     finally:
         services.close()
+        listener.close()
 
 
-async def _serve(services: Services) -> None:
+async def _serve(services: Services, listener: socket.socket) -> None:
     settings = services.settings
     publisher = Publisher(
         cache=services.cache,
@@ -126,7 +128,7 @@ async def _serve(services: Services) -> None:
     presence.start()
     leadership.start()
     try:
-        await server.serve(sockets=_inherited())
+        await server.serve(sockets=[listener])
     finally:
         warming.cancel()
         await store_watch.stop()
@@ -236,7 +238,7 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def _inherited() -> list[socket.socket] | None:
+def _inherited() -> socket.socket | None:
     """The listening socket of the supervising process, if there is one."""
     descriptor = os.environ.get(SOCKET_DESCRIPTOR)
-    return None if descriptor is None else [socket.socket(fileno=int(descriptor))]
+    return None if descriptor is None else socket.socket(fileno=int(descriptor))

@@ -200,6 +200,10 @@ def _key_of_this_machine(server: str) -> str:
 
 
 def _unreachable(server: str, error: httpx.HTTPError) -> ServiceError:
+    if isinstance(error, httpx.ConnectError) and "SSL" in str(error):
+        return ServiceError(
+            f"there is no TLS that can be trusted at {server}; is its address http://…? ({error})"
+        )
     if isinstance(error, httpx.ConnectError):
         start = "; start it with `ringbearer up`" if is_local(server) else ""
         return ServiceError(f"nothing answers at {server}{start} ({error})")
