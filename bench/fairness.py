@@ -120,8 +120,8 @@ class Fairness(msgspec.Struct, frozen=True):
 
     def show(self, console: Console, backend: str) -> None:
         """The table, with how many times the quiet P99 each is, and how many times that beside the same load of many."""
-        table = Table(title=f"queue waits on {backend}, in milliseconds")
-        columns = ("case", "deliveries", "P50", "P95", "P99", "P99 ÷ quiet", "P99 ÷ spread")
+        table = Table(title=f"queue waits on {backend}, in milliseconds; P99 divided by others")
+        columns = ("case", "deliveries", "P50", "P95", "P99", "÷ quiet", "÷ spread")
         for column in columns:
             table.add_column(column, justify="left" if column == "case" else "right")
         for name, waits in self.found.items():

@@ -223,8 +223,12 @@ def test_who_rings_and_is_not_new_calls_for_fewer_and_fewer_claims(
     for _ in range(6):
         ring(loop, sender)
         gaps.append(round(loop._guest_gap, 3))
-    assert gaps == [0.02, 0.04, 0.08, 0.16, 0.16, 0.16]
+    assert gaps == [0.01, 0.02, 0.04, 0.08, 0.16, 0.16]
     late(storage)
+    ring(loop, sender)
+    assert loop._guest_gap == 0.005
+    for _ in range(16):  # they are no guests among a crowd any more, but a crowd themselves
+        late(storage)
     ring(loop, sender)
     assert loop._guest_gap == 0.01
 

@@ -36,10 +36,8 @@ _NEW = clock.SECOND // 4  # microseconds; whoever waits no longer is not of the 
 _BRISK = 128  # is claimed and settled at a time while some who are new come beside a backlog: they wait for the next turn
 _BRISK_SECONDS = 1.0  # after somebody new was seen; not each claim has one who is
 _GUESTS = 16  # are claimed when the bell rings beside a backlog, though it left too little room for a batch
-_GUEST_GAP = 0.010  # seconds between such a claim and the one before, so that most of the time is for sending
-_LONGEST_GUEST_GAP = (
-    0.160  # the same after some that found nobody new: those who rang stand behind the backlog, or are it
-)
+_GUEST_GAP = 0.005  # seconds between such a claim and the one before, so that most of the time is for sending
+_LONGEST_GUEST_GAP = 0.160  # the same after some that found nobody new, or nearly all: who rang stands behind the backlog, or is it
 _SIP = 32  # how much is claimed next when most of a claim had to be put back
 _IN_VAIN = 0.9  # of a claim that is put back
 _LONGEST_SIP_GAP = 0.25  # seconds between such claims at most, as long as nothing new is heard of
@@ -352,7 +350,7 @@ class WorkLoop:
         if self._backlog and 0 < new < len(leases):
             self._brisk_until = after + _BRISK_SECONDS
         self._brisk = self._backlog and after < self._brisk_until
-        if new:
+        if 0 < new <= len(leases) // 2:
             self._guest_gap = _GUEST_GAP
         elif len(leases) <= _GUESTS:
             self._guest_gap = min(2 * self._guest_gap, _LONGEST_GUEST_GAP)
