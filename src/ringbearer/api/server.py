@@ -124,7 +124,8 @@ async def _serve(services: Services, listener: socket.socket) -> None:
     services.start()
     signals.start()
     store_watch.start()
-    warming = asyncio.gather(services.warm(within=settings.warm_seconds), asyncio.to_thread(rendering.warm))
+    warming = asyncio.create_task(services.warm(within=settings.warm_seconds))
+    await asyncio.to_thread(rendering.warm)
     presence.start()
     leadership.start()
     try:
