@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from chaos.databases import Postgres
-from chaos.redis_servers import Group, Server, role, wait_until
+from chaos.redis_servers import Group, wait_until
 
 _STALL = """
 local began = redis.call('TIME')
@@ -19,6 +19,10 @@ repeat
 until (now[1] - began[1]) * 1000000 + now[2] - began[2] > 2000000
 return 1
 """
+
+_PROMOTED = (
+    90.0  # seconds; sentinels wait twice their timeout of 3 s between two failovers, and 30 s when in doubt
+)
 
 Outage = tuple[int, str, Callable[[], None]]
 """How often against others, what it is called, and doing it."""
@@ -65,8 +69,9 @@ def of_redis(group: Group, chance: random.Random) -> Sequence[Outage]:
                 client.flushall()
 
     def fill() -> None:
+        full = group.primaries()
         for limit in (1, 0):
-            for server in group.primaries():
+            for server in full:
                 with server.client() as client:
                     client.config_set("maxmemory", limit)
             if limit:
@@ -86,15 +91,21 @@ def of_redis(group: Group, chance: random.Random) -> Sequence[Outage]:
         primaries = group.primaries()
         victim = chance.choice(primaries)
         victim.kill()
-        wait_until(lambda: len(group.primaries()) == len(primaries), "a replica takes over")
+        wait_until(lambda: len(group.primaries()) == len(primaries), "a replica takes over", within=_PROMOTED)
         victim.start()
-        wait_until(lambda: _follows(victim), "who failed follows")
 
-    common: list[Outage] = [(2, "flush redis", flush), (1, "fill redis", fill), (1, "stall redis", stall)]
-    if len(group.servers) == 1:
-        return [*common, (2, "restart redis", restart)]
-    return [*common, (2, "fail over redis", fail_over)]
+    deeds: list[Outage] = [(2, "flush redis", flush), (1, "fill redis", fill), (1, "stall redis", stall)]
+    deeds.append(
+        (2, "restart redis", restart) if len(group.servers) == 1 else (2, "fail over redis", fail_over)
+    )
+    return [(weight, what, _and_settle(do, group)) for weight, what, do in deeds]
 
 
-def _follows(server: Server) -> bool:
-    return role(server) == "slave"
+def _and_settle(do: Callable[[], None], group: Group) -> Callable[[], None]:
+    """Do it, and wait until the next one may come: also who only stood still may have lost its place."""
+
+    def happen() -> None:
+        do()
+        group.settle()
+
+    return happen

