@@ -11,11 +11,9 @@ import random
 import socket
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
 
 _PORTS = range(12_000, 32_000)  # below those that outgoing connections are given
 _BUS = 10_000  # a cluster node's second port is that much above its first
-_HELD: list[BinaryIO] = []
 
 
 def free_port(*, with_bus: bool = False) -> int:
@@ -36,11 +34,12 @@ def _is_free(port: int) -> bool:
 def _take(port: int) -> bool:
     directory = Path(tempfile.gettempdir()) / f"ringbearer-ports-{os.getuid()}"
     directory.mkdir(exist_ok=True)
-    lock = (directory / str(port)).open("ab")
+    lock = os.open(
+        directory / str(port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    )  # open until this process ends
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        lock.close()
+        os.close(lock)
         return False
-    _HELD.append(lock)
     return True
