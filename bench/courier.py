@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="everything in small")
     arguments = parser.parse_args()
     requests = 2_000 if arguments.quick else 40_000
-    console = Console()
+    console = Console(width=130)
     with TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
         with nginx(directory) as (plain, tls, multiplexed):

@@ -207,8 +207,7 @@ async def _httpx(engine: _Engine, job: Job) -> Result:
 
 
 def _fields(order: Order) -> dict[str, str]:
-    """An order's headers without `expect:`, which is for libcurl."""
-    return dict(line.split(": ", 1) for line in order.headers if ": " in line)
+    return dict(line.split(": ", 1) for line in order.headers)
 
 
 def _head(status: int, raw: "list[tuple[bytes, bytes]] | tuple[tuple[bytes, bytes], ...]") -> bytes:

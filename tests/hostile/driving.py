@@ -17,7 +17,7 @@ TIMEOUT = 5.0
 """Seconds that an endpoint gives its receiver in these tests, unless they say otherwise."""
 SLACK = 10.0
 """Seconds that an exchange may take beyond that before a test calls it endless; machines can be busy."""
-HEADERS = ["content-type: application/json", "expect:", "webhook-id: evt_1", "ringbearer-attempt: 1"]
+HEADERS = ["content-type: application/json", "webhook-id: evt_1", "ringbearer-attempt: 1"]
 BODY = b'{"id":"evt_1","type":"booking.confirmed","timestamp":"2026-06-06T12:00:00Z","data":{}}'
 SCHEDULE = (5.0, 300.0)
 

@@ -259,7 +259,7 @@ class Courier:
         found = self._names.find(place.host) if place.named else None
         if self.open()[place.authority] or (place.named and (found is None or not found.addresses)):
             return False
-        order = Order(token=_AHEAD, url=url, headers=["expect:"], body=b"", timeout=_CONNECT_SECONDS, way=way)
+        order = Order(token=_AHEAD, url=url, headers=[], body=b"", timeout=_CONNECT_SECONDS, way=way)
         ended = len(self._ended)
         self._begin(order, place, found, clock.now(), order.timeout)
         if len(self._ended) > ended:  # the proxy may not be asked for it

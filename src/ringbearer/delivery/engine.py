@@ -150,7 +150,7 @@ class Engine:
             raise
         for lease, route in admitted:
             try:
-                self._courier.submit(route.order(lease, clock.now()))
+                self._courier.submit(route.order(lease, now))
             except PayloadFailed as error:
                 self._gate.withdrawn(lease, now)
                 outcomes.append(self._spent(_unmade(lease, error)))

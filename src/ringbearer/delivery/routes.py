@@ -20,7 +20,6 @@ _MAX_ROUTES = 50_000
 _COMMON = (
     "content-type: application/json",
     f"user-agent: Ringbearer/{__version__}",
-    "expect:",  # libcurl would ask before it sends a large body, which costs a round trip
 )
 
 
