@@ -23,41 +23,38 @@ class Idle(msgspec.Struct, frozen=True, gc=False):
 class Pool:
     """Connections by their descriptors. Belongs to a courier's sockets and its epoll.
 
-    `idle` are those that carry nothing, the longest idle first, each with since when (monotonic). The number of a
-    descriptor may be another file's by now: what epoll does not know any more, is not ours.
+    `hosts` says where each leads that was told of when it was opened. `idle` are those that carry nothing, the longest
+    idle first, each with since when (monotonic). The number of a descriptor may be another file's by now: what epoll
+    does not know any more, is not ours.
     """
 
     def __init__(self, epoll: select.epoll) -> None:
         self._epoll = epoll
-        self._hosts: dict[int, str] = {}
+        self.hosts: dict[int, str] = {}
         self.idle: OrderedDict[int, float] = OrderedDict()
-
-    def knows(self, descriptor: int) -> bool:
-        """Whether it was told of when it was opened."""
-        return descriptor in self._hosts
 
     def opened(self, descriptor: int, host: str) -> None:
         """A connection to a host was made."""
-        self._hosts[descriptor] = host
+        self.hosts[descriptor] = host
 
     def closed(self, descriptor: int) -> None:
         """It is not there any more, or will not be used again."""
         self.idle.pop(descriptor, None)
-        self._hosts.pop(descriptor, None)
+        self.hosts.pop(descriptor, None)
 
     def open(self) -> Counter[str]:
         """How many connections are open, by host; idle ones are watched for reading from now on, and nothing else."""
-        for descriptor in [each for each in self._hosts if not self._ours(each)]:
-            del self._hosts[descriptor]
-        return Counter(self._hosts.values())
+        for descriptor in [each for each in self.hosts if not self._ours(each)]:
+            del self.hosts[descriptor]
+        return Counter(self.hosts.values())
 
     def spare(self, needed: Mapping[str, int]) -> list[int]:
         """Of the connections that were `open`, the idle ones that nobody needs, by host; the longest idle go first."""
-        opened = Counter(self._hosts.values())
+        opened = Counter(self.hosts.values())
         idle = [
-            Idle(descriptor, self._hosts[descriptor], since)
+            Idle(descriptor, self.hosts[descriptor], since)
             for descriptor, since in self.idle.items()
-            if descriptor in self._hosts
+            if descriptor in self.hosts
         ]
         return to_close(idle, opened, needed, clock.monotonic())
 

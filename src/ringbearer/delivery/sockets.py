@@ -37,6 +37,7 @@ class Sockets:
         self._watched: dict[int, int] = {}
         self._pool = Pool(self._epoll)
         self.resting = self._pool.idle
+        self._hosts = self._pool.hosts
         self._bells: set[int] = set()
         self._silent: set[int] = set()  # bells that wake, and of which nobody is told
         self._single: set[int] = set()  # connections that carry one exchange at a time
@@ -96,7 +97,7 @@ class Sockets:
             return
         known = self._watched.get(descriptor)
         rested = resting.pop(descriptor, None) is not None
-        if known == what and (not rested or self._pool.knows(descriptor)):
+        if known == what and (not rested or descriptor in self._hosts):
             return  # it is watched so already
         self._bells.discard(descriptor)  # one that was closed, and had the number before
         self._watched[descriptor] = what
