@@ -34,9 +34,13 @@ _FRESH_GAP = (
 _FEW = 16
 _NEW = clock.SECOND // 4  # microseconds; whoever waits no longer is not of the backlog
 _BRISK = 128  # is claimed and settled at a time while some who are new come beside a backlog: they wait for the next turn
+_BRISK_PACE = (
+    16_000  # times the seconds that a claim takes are claimed at least, lest that takes longer than sending
+)
 _BRISK_SECONDS = 1.0  # after somebody new was seen; not each claim has one who is
 _GUESTS = 16  # are claimed when the bell rings beside a backlog, though it left too little room for a batch
-_GUEST_GAP = 0.005  # seconds between such a claim and the one before, so that most of the time is for sending
+_GUEST_REST = 3  # times as long as a claim took, no guests are claimed; so most of the time is for sending
+_GUEST_GAP = 0.005  # seconds between such a claim and the one before
 _LONGEST_GUEST_GAP = 0.160  # the same after some that found nobody new, or nearly all: who rang stands behind the backlog, or is it
 _SIP = 32  # how much is claimed next when most of a claim had to be put back
 _IN_VAIN = 0.9  # of a claim that is put back
@@ -135,6 +139,7 @@ class WorkLoop:
         self._hungry = True
         self._backlog = self._brisk = self._called = False
         self._brisk_until = self._guests_at = 0.0
+        self._brisk_size, self._brisk_pace = _BRISK, float(_BRISK_PACE)
         self._guest_gap = _GUEST_GAP
         self._sip: int | None = None
         self._sip_gap = 0.0
@@ -274,7 +279,7 @@ class WorkLoop:
         ahead, batch = int(slots * self._plan.prefetch), min(self._plan.batch_size, self._processor.batch)
         batch = int(batch * self._processor.appetite)
         if self._brisk:
-            batch = min(batch, _BRISK)
+            batch = min(batch, self._brisk_size)
             ahead = max(ahead - _BRISK, ahead // 2)  # the rest is for guests
         if self._sip is not None:
             batch = min(batch, self._sip)
@@ -282,7 +287,9 @@ class WorkLoop:
             return min(most, slots - held, batch)
         if sending < ahead and held < slots:
             room = min(ahead - sending, slots - held)
-            worth = ahead // 2 if self._backlog and not self._brisk else ahead // 4
+            worth = ahead // 2 if self._backlog else ahead // 4
+            if self._brisk:
+                worth = min(worth, ahead * self._brisk_size // (4 * _BRISK))
             if clock.monotonic() >= self._fresh_at:
                 worth = min(worth, _FEW)
             if room >= worth:
@@ -334,7 +341,7 @@ class WorkLoop:
             return
         after = clock.monotonic()
         self._hungry = self._backlog = len(leases) >= room
-        self._note_who_is_new(leases, after)
+        self._note_who_is_new(leases, now, after)
         self._next_claim = after if self._brisk else after + self._plan.max_wait
         self._fresh_at = after + self._plan.max_wait + _FRESH_GAP
         if leases:
@@ -343,8 +350,12 @@ class WorkLoop:
             self._telemetry.emit(DeliveriesClaimed(len(leases), after - now))
             self._sip_by(len(leases), self._begin(leases))
 
-    def _note_who_is_new(self, leases: Sequence[Lease], after: float) -> None:
-        """Hurry for a while when somebody new is claimed together with a backlog, and claim guests as often as they come."""
+    def _note_who_is_new(self, leases: Sequence[Lease], before: float, after: float) -> None:
+        """Hurry for a while when somebody new is claimed together with a backlog, and claim guests as often as they come.
+
+        The longer a claim takes, for others write, the more it has to bring, and the longer guests wait for the next:
+        else a worker whose store is busy would spend its time with waiting for its turn there.
+        """
         since = clock.now() - _NEW
         new = sum(lease.ready_at > since for lease in leases)
         if self._backlog and 0 < new < len(leases):
@@ -354,7 +365,9 @@ class WorkLoop:
             self._guest_gap = _GUEST_GAP
         elif len(leases) <= _GUESTS:
             self._guest_gap = min(2 * self._guest_gap, _LONGEST_GUEST_GAP)
-        self._called, self._guests_at = False, after + self._guest_gap
+        self._brisk_size = max(_BRISK, int((after - before) * self._brisk_pace))
+        self._called = False
+        self._guests_at = after + max(self._guest_gap, _GUEST_REST * (after - before))
 
     def _sip_by(self, claimed: int, back: int) -> None:
         """Claim little and seldom while all but a few that come have to be put back; more again as they find room."""
@@ -432,7 +445,7 @@ class WorkLoop:
         return min(self._most_settled(), max(1, int(self.slots * self._plan.prefetch * _NEARLY_ALL)))
 
     def _most_settled(self) -> int:
-        return min(2 * _BRISK, self._plan.batch_size) if self._brisk else self._plan.batch_size
+        return min(2 * self._brisk_size, self._plan.batch_size) if self._brisk else self._plan.batch_size
 
     def _settle(self) -> bool:
         """Write down what came to an end; on failure everything is kept for the next time."""
