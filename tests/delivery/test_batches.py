@@ -187,5 +187,6 @@ def test_while_nothing_finds_room_little_is_claimed_and_then_all_again(
         asked = stage.queue.asked
         stage.publish(stage.endpoint(rogues.serve(never_answers).url, max_concurrency=1), 600)
         stage.until(lambda: sum(asked[-1]) == 32)
+        little = len(asked)
         stage.until_state(stage.publish(stage.endpoint(receiver.url), 300), State.DELIVERED)
-        assert 128 in {sum(quotas) for quotas in asked[2:]}
+        assert max(sum(quotas) for quotas in asked[little:]) > 32
