@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import httpx
+from litestar import Litestar
 
 from chaos.service import NO_TLS
 from ringbearer import clock, ids
@@ -44,6 +45,8 @@ class Serving:
     def __init__(self) -> None:
         self.application: Application | None = None
         self.url = ""
+        self._services: ApiServices | None = None
+        self._management = create_app(self._current)
         self._loop = asyncio.new_event_loop()
         self._up = threading.Event()
         self._end = asyncio.Event()
@@ -69,6 +72,15 @@ class Serving:
 
         self._loop.call_soon_threadsafe(call)
         assert done.wait(10)
+
+    def management(self, services: ApiServices) -> Litestar:
+        """The management API on these services from now on: its routes take longer to put together than most tests."""
+        self._services = services
+        return self._management
+
+    def _current(self) -> ApiServices:
+        assert self._services is not None
+        return self._services
 
     async def _serve(self) -> None:
         async with LocalServer(self._hand_on) as server:
@@ -121,7 +133,7 @@ class Api:
         self._clients: list[httpx.Client] = []
 
     def __enter__(self) -> Self:
-        self._serving.application = cast(Application, create_app(self.services))
+        self._serving.application = cast(Application, self._serving.management(self.services))
         return self
 
     def __exit__(self, *_: object) -> None:

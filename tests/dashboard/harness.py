@@ -8,7 +8,6 @@ from typing import Any, Self, cast
 import httpx
 
 from api.harness import Api, Serving
-from ringbearer.api.app import create_app
 from ringbearer.dashboard.app import create_dashboard, is_page
 from ringbearer.dashboard.inside import Inside
 from ringbearer.dashboard.live import Pulse
@@ -35,7 +34,7 @@ class Pages(Api):
         )
 
     def __enter__(self) -> Self:
-        api = create_app(self.services)
+        api = self._serving.management(self.services)
         pages = create_dashboard(
             PageServices(
                 api=Inside(api),

@@ -1,6 +1,6 @@
 """The management API as one ASGI application."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from litestar import Litestar, Request, Response
@@ -31,7 +31,7 @@ from ringbearer.api.auth import KEY_IN_SCOPE
 from ringbearer.api.operations import allowed_methods
 from ringbearer.api.problems import Answer, Refusal, answer_to
 from ringbearer.api.reading import ApiRequest
-from ringbearer.api.services import ApiServices
+from ringbearer.api.services import MAX_BODY_BYTES, ApiServices
 from ringbearer.domain.keys import Key
 from ringbearer.errors import NotFound
 
@@ -120,16 +120,16 @@ HANDLERS = (
 _AUTHORIZATION = b"authorization"
 
 
-def create_app(services: ApiServices) -> Litestar:
-    """The application; it starts and stops nothing, and belongs to one event loop."""
+def create_app(services: Callable[[], ApiServices]) -> Litestar:
+    """The application; it starts and stops nothing, belongs to one event loop, and asks for its services each time."""
     return Litestar(
         route_handlers=HANDLERS,
         dependencies={
-            "services": Provide(lambda: services, sync_to_thread=False),
+            "services": Provide(services, sync_to_thread=False),
             "key": Provide(_authenticated),
         },
         exception_handlers={HTTPException: _explain, Exception: _explain},
-        request_max_body_size=services.max_body_bytes,
+        request_max_body_size=MAX_BODY_BYTES,
         openapi_config=None,
         logging_config=None,
         debug=False,

@@ -182,22 +182,21 @@ class Front:
             degraded=services.degraded,
             unwritten=presence.unwritten,
         )
-        self._management = create_app(
-            ApiServices(
-                storage=services.storage,
-                monitor=services.monitor,
-                guard=services.guard,
-                authenticator=authenticator,
-                tester=send_test,
-                reconcile=reconcile,
-                scaler=scaler,
-                optimizer=services.optimizer(),
-                cache=services.cache,
-                wake=lambda: services.queue.push(1),
-                public_url=settings.public_url or "",
-                changes_per_minute=settings.changes_per_minute,
-            )
+        answering = ApiServices(
+            storage=services.storage,
+            monitor=services.monitor,
+            guard=services.guard,
+            authenticator=authenticator,
+            tester=send_test,
+            reconcile=reconcile,
+            scaler=scaler,
+            optimizer=services.optimizer(),
+            cache=services.cache,
+            wake=lambda: services.queue.push(1),
+            public_url=settings.public_url or "",
+            changes_per_minute=settings.changes_per_minute,
         )
+        self._management = create_app(lambda: answering)
         self._dashboard = create_dashboard(
             PageServices(
                 api=Inside(self._management),

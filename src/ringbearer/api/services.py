@@ -104,7 +104,6 @@ class ApiServices:
     """Where receivers find this service, for links; empty when that is not known."""
     changes_per_minute: int = 5
     """Changes of one endpoint in a minute; 0 for any number."""
-    max_body_bytes: int = MAX_BODY_BYTES
     store: StoreCalls = field(default_factory=StoreCalls)
     figures: Turns = field(
         default_factory=lambda: Turns("questions for figures", most=FIGURES, waiting=FIGURES_WAITING)
