@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
-import httpx
-
 from ringbearer import clock, ids
 from ringbearer.domain.alerts import Alert, Channel, Rule
 from ringbearer.errors import NotFound, RingbearerError, StoreUnavailable
@@ -126,6 +124,8 @@ class AlertWatch:
         """The dead man's switch: whoever waits for this call raises the alarm when it does not come."""
         if self._heartbeat_url is None or clock.monotonic() < self._next_heartbeat:
             return
+        import httpx  # workers, which never get here, start without it
+
         self._next_heartbeat = clock.monotonic() + HEARTBEAT_SECONDS
         try:
             async with asyncio.timeout(_HEARTBEAT_PATIENCE), httpx.AsyncClient() as client:

@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import logging
 
-import httpx
 import msgspec
 
 from ringbearer import __version__, clock
@@ -56,6 +55,8 @@ def check_address(kind: str, address: str) -> None:
                 "an address that apprise knows, such as pagerduty://key@service; see its documentation"
             )
         return
+    import httpx  # workers, which tell nobody, start without it
+
     if httpx.URL(address).scheme not in ("http", "https") or not httpx.URL(address).host:
         raise _wrong("an address that begins with https:// or http://")
 
@@ -66,6 +67,8 @@ def _wrong(expected: str) -> InvalidInput:
 
 def send(channel: Channel, address: str, message: Message) -> None:
     """Send a message; raises ChannelFailed when it was not taken."""
+    import httpx
+
     try:
         if channel.kind == "slack":
             _post(
@@ -83,6 +86,8 @@ def send(channel: Channel, address: str, message: Message) -> None:
 
 
 def _post(url: str, body: bytes, headers: dict[str, str]) -> None:
+    import httpx
+
     headers = {"content-type": "application/json", "user-agent": f"Ringbearer/{__version__}", **headers}
     # The body of the answer is nobody's concern, so that it may be as long, slow or packed as it likes.
     with httpx.stream("POST", url, content=body, headers=headers, timeout=TIMEOUT) as answer:
