@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from ringbearer.errors import ConfigurationError, RedisUnavailable, StoreUnavailable
 from ringbearer.process import open_store
-from ringbearer.redis_link import Script, open_redis
+from ringbearer.redis_link import Script, open_redis, parse
 from ringbearer.settings import Settings, unknown_variables
 from ringbearer.storage import outbox, tenancy
 from ringbearer.storage.base import Storage
@@ -128,7 +128,8 @@ def _store(settings: Settings) -> Iterator[Finding]:
             with storage.database.read() as connection:
                 connection.execute(text("SELECT 1"))
                 behind, newer = pending(connection), ahead(connection)
-            yield Finding("ok", "store", f"{storage!r} answers")
+            where = make_url(settings.store_url).render_as_string(hide_password=True)
+            yield Finding("ok", "store", f"{where} answers")
             if behind:
                 yield Finding(
                     "warning", "schema", "not up to date; run `ringbearer migrate`, or `ringbearer up`"
@@ -149,19 +150,20 @@ def _store(settings: Settings) -> Iterator[Finding]:
 def _redis(settings: Settings) -> Iterator[Finding]:
     if settings.redis_url is None:
         return
+    where = parse(settings.redis_url)
     link = open_redis(settings.redis_url, Vault(settings.vault_keys()))
     try:
         memory = link.run(_MEMORY, [link.prefix], [])
     except RedisUnavailable as error:
-        yield Finding("warning", "redis", f"{link!r}: {error}; everything goes on without it, more slowly")
+        yield Finding("warning", "redis", f"{where!r}: {error}; everything goes on without it, more slowly")
         return
     finally:
         link.close()
     if isinstance(memory, bytes) and b"maxmemory_policy:noeviction" not in memory:
-        detail = f"{link!r} may evict what the queue needs: set maxmemory-policy to noeviction"
+        detail = f"{where!r} may evict what the queue needs: set maxmemory-policy to noeviction"
         yield Finding("warning", "redis", detail)
     else:
-        yield Finding("ok", "redis", f"{link!r} answers")
+        yield Finding("ok", "redis", f"{where!r} answers")
 
 
 def _tenants(storage: Storage) -> Iterator[Finding]:
