@@ -159,10 +159,10 @@ class RedisIndex:
         most = self._lane_most if most is None else most
         for number, part in self._by_shard(entries):
             for chunk in _chunks(part):
-                lanes: list[list[int | str]] = [[] for _ in range(LANES)]
+                lanes: list[list[str]] = [[] for _ in range(LANES)]
                 bodies: list[bytes | str] = []
                 for entry in chunk:
-                    lanes[entry.lane] += (entry.rank, entry.delivery_id)
+                    lanes[entry.lane] += (str(entry.rank), entry.delivery_id)
                     if entry.body is not None:
                         bodies += (entry.delivery_id, entry.body)
                 shard = self._shards[number]
@@ -249,8 +249,10 @@ class RedisIndex:
         if answer is None:
             return None
         parts = cast(list[Any], answer)
-        flat = iter(parts[LANES:])
-        return _Got(parts[:LANES], [(name.decode(), body) for name, body in zip(flat, flat, strict=True)])
+        taken: list[Popped] = []
+        for names, bodies in zip(parts[LANES::2], parts[LANES + 1 :: 2], strict=True):
+            taken += [(name.decode(), body) for name, body in zip(names, bodies, strict=True)]
+        return _Got(parts[:LANES], taken)
 
     def missing(self, entries: Sequence[Entry]) -> set[str]:
         """The ids of those deliveries that are not in their lane. Raises RedisUnavailable."""

@@ -6,23 +6,34 @@
 -- ARGV[1…4]  how many of each lane
 -- ARGV[5]    1 if what one lane leaves goes to the others, the most important first; else 0
 -- Answers false when this server does not hold a whole index: it started empty, from an old copy, or was a replica;
--- else a flat list: how many of each lane, then delivery id, body (false without one), delivery id, body …
+-- else how many of each lane, then lists of delivery ids, each followed by the list of their bodies (false without one).
 
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 if redis.call('GET', KEYS[6]) ~= run_id then
   return false
 end
 
-local ids = {}
-local answer = {0, 0, 0, 0}
+local counts = {0, 0, 0, 0}
+local taken = {}
+local step = 4000 -- unpack has a limit, at about 8,000
+
+-- ZPOPMIN would write out each rank, which nobody asks for here.
 local function take(lane, count)
-  if count <= 0 then return 0 end
-  local popped = redis.call('ZPOPMIN', KEYS[lane + 1], count)
-  for i = 1, #popped, 2 do
-    ids[#ids + 1] = popped[i]
+  local left = count
+  while left > 0 do
+    local most = math.min(left, step)
+    local ids = redis.call('ZRANGE', KEYS[lane + 1], 0, most - 1)
+    if #ids > 0 then
+      redis.call('ZREMRANGEBYRANK', KEYS[lane + 1], 0, most - 1)
+      taken[#taken + 1] = ids
+      left = left - #ids
+    end
+    if #ids < most then
+      break
+    end
   end
-  answer[lane] = answer[lane] + #popped / 2
-  return #popped / 2
+  counts[lane] = counts[lane] + count - left
+  return count - left
 end
 
 local spare = 0
@@ -36,14 +47,10 @@ if ARGV[5] == '1' then
   end
 end
 
-local step = 4000 -- unpack has a limit, at about 8,000
-for from = 1, #ids, step do
-  local upto = math.min(from + step - 1, #ids)
-  local bodies = redis.call('HMGET', KEYS[1], unpack(ids, from, upto))
-  redis.call('HDEL', KEYS[1], unpack(ids, from, upto))
-  for i = from, upto do
-    answer[2 * i + 3] = ids[i]
-    answer[2 * i + 4] = bodies[i - from + 1]
-  end
+local answer = counts
+for _, ids in ipairs(taken) do
+  answer[#answer + 1] = ids
+  answer[#answer + 1] = redis.call('HMGET', KEYS[1], unpack(ids))
+  redis.call('HDEL', KEYS[1], unpack(ids))
 end
 return answer

@@ -7,7 +7,8 @@
 -- KEYS[5]  lane 3   ZSET
 -- ARGV[1]  how many deliveries a lane may hold; what comes above that is left out
 -- ARGV[2]  seconds after which an index that nobody touches is forgotten
--- ARGV[3]  MessagePack: for each lane a flat list of rank, delivery id, rank, delivery id …
+-- ARGV[3]  MessagePack: for each lane a flat list of rank, delivery id, rank, delivery id …; ranks in words, since
+--          what is a number here is written out again for each command
 -- ARGV[4…] delivery id, sealed body, delivery id, sealed body … of those that have a body, all of one lane after
 --          another as in ARGV[3]
 -- Answers how many were left out.
