@@ -193,7 +193,7 @@ class Recorder:
             return
         settled = np.repeat([r.settled_at for r in reports], [len(r.attempts) for r in reports])
         answered = np.array([a.answered_at for a in attempts], np.int64)
-        kinds = np.array([_kind(a) for a in attempts], np.int64)
+        kinds = _kinds(attempts)
         stages = _stages(attempts, kinds, answered, settled)
         minutes = answered // _MINUTE * _MINUTE
         if minutes.min() == minutes.max():  # nearly always
@@ -264,9 +264,12 @@ def decode_stages(text: str) -> list[Sketch]:
     return [Sketch.decode(part) if part else Sketch() for part in text.split(",")] if text else []
 
 
-def _kind(attempt: AttemptMade) -> int:
-    first = _FIRST if attempt.attempt == 1 else 0
-    return _OUTCOMES.get(attempt.outcome, _ONLY) + first + (attempt.state is State.DEAD)
+def _kinds(attempts: Sequence[AttemptMade]) -> Column:
+    known, dead = _OUTCOMES.get, State.DEAD
+    return np.array(
+        [known(a.outcome, _ONLY) + (_FIRST if a.attempt == 1 else 0) + (a.state is dead) for a in attempts],
+        np.int64,
+    )
 
 
 @lru_cache(1_000)
