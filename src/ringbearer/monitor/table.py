@@ -12,6 +12,7 @@ from ringbearer.monitor.sketch import BUCKETS
 OTHER = "~other"
 """Stands for all keys beyond the bound. No supplier, endpoint or event type has this name."""
 _MOST_LOOSE = 2_000_000  # places that wait to be sorted in, most of a busy minute: 8 MB
+_KEYS_AT_ONCE = 200  # whose sketches are encoded together: more would only take more memory
 _MOST_DENSE = 300_000  # places of which each has a count, whether it was met or not: 1.2 MB
 
 Column = NDArray[np.int64]
@@ -61,8 +62,8 @@ class Table:
         self._codes: dict[str, int] = {}
         self._kinds = np.zeros((0, len(weights)), np.int64)
         self._dense: Places | None = np.zeros(0, np.int32)
-        self._places = np.zeros(0, np.int64)
-        self._counts = np.zeros(0, np.int64)
+        self._places: Places = np.zeros(0, np.int32)
+        self._counts: Places = np.zeros(0, np.int32)
         self._loose: list[Places] = []
         self._loose_places = 0
         self.changed = False
@@ -92,19 +93,28 @@ class Table:
     def rows(self) -> Iterator[tuple[str, list[int], str]]:
         """Each key with its counts and the encoded sketch of each stage, joined by commas; no sketch is no text."""
         places, counts = self._met()
-        sketches = len(self._codes) * self._stages
-        bounds = np.searchsorted(places, np.arange(sketches + 1) * BUCKETS)
+        sums = (self._kinds @ self._weights).tolist()
+        keys = list(self._codes)
+        for begin in range(0, len(keys), _KEYS_AT_ONCE):
+            some = keys[begin : begin + _KEYS_AT_ONCE]
+            low = begin * self._span
+            part = slice(*np.searchsorted(places, (low, low + len(some) * self._span)))
+            sketches = self._encoded(len(some), places[part].astype(np.int64) - low, counts[part])
+            yield from zip(some, sums[begin:], sketches, strict=False)
+
+    def _encoded(self, keys: int, places: Column, counts: Places) -> Iterator[str]:
+        """The sketches of the first so many keys, whose places these are."""
+        bounds = np.searchsorted(places, np.arange(keys * self._stages + 1) * BUCKETS)
         first = np.zeros(len(places), bool)
         first[bounds[:-1][bounds[:-1] < bounds[1:]]] = True
         index = places % BUCKETS
         distance = np.where(first, index, np.diff(index, prepend=0))
         text, ends = varints(distance, counts)
         starts = np.concatenate(([0], ends))[bounds].tolist()
-        sums = (self._kinds @ self._weights).tolist()
-        for key, code in self._codes.items():
+        for code in range(keys):
             own = starts[code * self._stages : (code + 1) * self._stages + 1]
             parts = [base64.b64encode(text[begin:end]).decode() for begin, end in pairwise(own)]
-            yield key, sums[code], ",".join(parts) if own[0] < own[-1] else ""
+            yield ",".join(parts) if own[0] < own[-1] else ""
 
     def _code(self, key: str) -> int:
         code = self._codes.get(key)
@@ -129,11 +139,11 @@ class Table:
         if self._loose_places > _MOST_LOOSE:
             self._sort_in()
 
-    def _met(self) -> tuple[Column, Column]:
+    def _met(self) -> tuple[Places, Places]:
         """The places that were met, in their order, and how often each was."""
         if self._dense is not None:
             places = np.flatnonzero(self._dense)
-            return places, self._dense[places].astype(np.int64)
+            return places.astype(np.int32), self._dense[places]
         self._sort_in()
         return self._places, self._counts
 
@@ -141,18 +151,17 @@ class Table:
         if not self._loose:
             return
         found, counts = np.unique(np.concatenate(self._loose), return_counts=True)
-        fresh = found.astype(np.int64)
         self._loose, self._loose_places = [], 0
-        if not len(self._places):
-            self._places, self._counts = fresh, counts.astype(np.int64)
-            return
-        merged, where = np.unique(np.concatenate((self._places, fresh)), return_inverse=True)
-        weights = np.concatenate((self._counts, counts))
-        self._places = merged
-        self._counts = np.bincount(where.ravel(), weights, len(merged)).astype(np.int64)
+        where = np.searchsorted(self._places, found)
+        known = np.zeros(len(found), bool)
+        within = where < len(self._places)
+        known[within] = self._places[where[within]] == found[within]
+        self._counts[where[known]] += counts[known].astype(np.int32)
+        self._places = np.insert(self._places, where[~known], found[~known])
+        self._counts = np.insert(self._counts, where[~known], counts[~known])
 
 
-def varints(distances: Column, counts: Column) -> tuple[bytes, Column]:
+def varints(distances: Column, counts: Column | Places) -> tuple[bytes, Column]:
     """All pairs as a sketch encodes them, one after the other, and where each pair ends."""
     numbers = np.empty(2 * len(distances), np.int64)
     numbers[0::2], numbers[1::2] = distances, counts
