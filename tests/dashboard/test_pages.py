@@ -18,12 +18,13 @@ from chaos.service import wait_for
 from dashboard.harness import Browser, Pages
 from ringbearer import clock
 from ringbearer.dashboard.inspector import spans
-from ringbearer.dashboard.rendering import duration, moment, number, percent, pretty_json, query
+from ringbearer.dashboard.rendering import condition, duration, moment, number, percent, pretty_json, query
 from ringbearer.dashboard.vitals import Vitals
 from ringbearer.domain.deliveries import Attempt, State
 from ringbearer.domain.suppliers import Supplier
 from ringbearer.errors import StoreUnavailable
 from ringbearer.monitor.prometheus import PrometheusMetrics
+from ringbearer.monitor.rules import DEFAULT_RULES
 from ringbearer.storage.forecasts import Foretold
 from ringbearer.storage.rollups import Level, Rollup
 from ringbearer.telemetry import Telemetry
@@ -420,6 +421,22 @@ def test_the_cache_is_seen_by_what_it_answered(pages: Pages) -> None:
     metrics._cache.labels("l1", "miss").inc(1)
     metrics._cache.labels("l2", "miss").inc(1_000)
     _shown_now(visitor, "99.00 % of look-ups answered from memory")
+
+
+@pytest.mark.parametrize(
+    ("rule_id", "words"),
+    [
+        ("queue_waits", "the oldest delivery has waited for more than 120 s"),
+        ("no_worker", "fewer than 1 workers are alive, and nothing is delivered without one"),
+        (
+            "budget_burns",
+            "the error budget of one of them burns more than 1 times as fast as it may for this alert",
+        ),
+    ],
+)
+def test_a_rule_is_told_in_the_words_of_its_alerts(rule_id: str, words: str) -> None:
+    (rule,) = (rule for rule in DEFAULT_RULES if rule.id == rule_id)
+    assert condition(rule) == words
 
 
 def test_time_is_split_into_waiting_and_exchanges() -> None:

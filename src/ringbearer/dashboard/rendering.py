@@ -143,7 +143,8 @@ def state_name(state: str) -> str:
 def condition(rule: Rule) -> str:
     """When an alert rule fires, in the words that its alerts have."""
     bound = f"{'more' if rule.above else 'fewer'} than {rule.threshold:g}"
-    return rule.summary.replace("{group} ", "").replace("{group}", "one of them").replace("{value}", bound)
+    whole = rule.summary.replace("of {group}", "of one of them").replace("{group} ", "")
+    return whole.replace("{group}", "one of them").replace("{value}", bound)
 
 
 def rooms(visitor: Visitor) -> tuple[tuple[str, str, str], ...]:
