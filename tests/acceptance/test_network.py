@@ -50,7 +50,7 @@ def test_receivers_behind_a_bad_network_get_everything_in_order(tmp_path: Path) 
             before = network.held_up
             rig.grows(40)
             _timed_out(rig)
-            assert network.held_up > before
+            wait_for(lambda: network.held_up > before, _SECONDS, "a packet that is not let through")
             network.be(FAIR)
             rig.grows(20)
         # Twice may come, as after the loss of a worker, what was under way when the network was cut or parted.

@@ -17,6 +17,7 @@ from ringbearer.storage.base import Storage, open_storage
 from ringbearer.storage.ledger import Ledger
 from ringbearer.storage.rollups import Level, Rollup, Rollups
 from ringbearer.storage.search import Filter
+from ringbearer.storage.sqlite import SQLiteDatabase
 from ringbearer.storage.statements import Statements
 from ringbearer.storage.vault import Vault, generate_key
 
@@ -228,6 +229,8 @@ def measured(crowded: Storage) -> Storage:
         )
     with crowded.database.write() as connection:
         connection.exec_driver_sql("ANALYZE")
+    if isinstance(crowded.database, SQLiteDatabase):
+        crowded.database._readers.dispose()  # a connection goes by the statistics of when it was opened
     return crowded
 
 
