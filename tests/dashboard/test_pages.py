@@ -507,6 +507,16 @@ def test_a_circuit_breaker_is_seen_and_forced_by_an_administrator_only(pages: Pa
     _shown_now(visitor, "no breaker open")
 
 
+def test_an_endpoint_tells_what_went_wrong_last(pages: Pages) -> None:
+    endpoint = pages.endpoint(pages.supplier())
+    pages.event("lumen", [str(endpoint["id"])])
+    pages.settle(State.DEAD, "given up after 1 attempt")
+    for scope in ("admin", "supplier:lumen"):
+        shown = pages.browser(scope).get(f"/suppliers/lumen/endpoints/{endpoint['id']}").text
+        assert "status: 500<br>" in shown
+        assert "given up after 1 attempt" in shown
+
+
 def test_an_alert_is_seen_acknowledged_and_silenced_by_an_administrator_only(pages: Pages) -> None:
     alert = pages.alert().id
     visitor = pages.browser("admin")

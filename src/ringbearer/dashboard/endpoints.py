@@ -108,7 +108,9 @@ async def _show(
     require(visitor.key, Action.READ, supplier_id)
     endpoint = await services.api.get(visitor.key, f"/v1{_path(supplier_id, endpoint_id)}", Endpoint)
     wanted = Filter(supplier_id=supplier_id, endpoint_id=endpoint_id)
-    newest = await services.store(services.history(visitor).find, wanted, limit=_NEWEST)
+    history = services.history(visitor)
+    newest = await services.store(history.find, wanted, limit=_NEWEST)
+    troubled = [delivery for delivery in newest.items if delivery.reason is not None]
     breaker = await services.api.get(visitor.key, f"/v1{_path(supplier_id, endpoint_id)}/breaker", Breaker)
     return page(
         "endpoint.html",
@@ -118,7 +120,8 @@ async def _show(
         may_force=visitor.key.scope == "admin",
         endpoint=endpoint,
         newest=newest.items,
-        troubled=[d for d in newest.items if d.reason is not None],
+        troubled=troubled,
+        errors=await services.store(history.last_errors, [delivery.id for delivery in troubled]),
         said=_SAID.get(said or ""),
         tested=tested,
         rotated=rotated,

@@ -1,6 +1,6 @@
 """The history: events, deliveries and attempts as people ask for them, page by page; and replays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -67,6 +67,16 @@ class History:
                 select(_A).where(_A.c.delivery_id == delivery_id).order_by(_A.c.number)
             ).all()
         return DeliveryDetail(**_fields(row), attempts=[_attempt(r) for r in tries])
+
+    def last_errors(self, delivery_ids: Sequence[str]) -> dict[str, str]:
+        """What the last failed attempt of each of these deliveries says; of those that had one."""
+        failed = (
+            select(_A.c.delivery_id, _A.c.error)
+            .where(_A.c.delivery_id.in_(delivery_ids), _A.c.error.is_not(None))
+            .order_by(_A.c.number)
+        )
+        with self._database.read() as connection:
+            return {row.delivery_id: row.error for row in connection.execute(failed)}
 
     def find(
         self,
