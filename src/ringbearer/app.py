@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from ringbearer.monitor.tracing import Tracing
 
 _log = logging.getLogger(__name__)
+_EXCHANGE_SECONDS = (
+    0.9  # between two exchanges of the order, every second look: with thousands of flows each costs 10 ms
+)
 _FOLLOW_SECONDS = 0.5  # between two looks at what others did: twice this until all know what one found out
 _PLAN_SECONDS = 20.0  # between two looks whether the season's plan wants the cache warmed
 _SHARED_CACHE_SECONDS = 0.25  # what a Redis that hangs may cost a look-up: the store answers in less
@@ -93,6 +96,7 @@ class Services:
             telemetry=self.telemetry,
             node_id=self.node_id,
         )
+        self._exchange_at = 0.0
         self.also_followed: list[Callable[[], object]] = []
         self._follower = Looper("follower", self._follow, interval=_FOLLOW_SECONDS)
         planned = PlannedWarming(cache=self.cache, season=lambda: self.steering.season, since=clock.now())
@@ -163,7 +167,9 @@ class Services:
 
     def _follow_order(self) -> None:
         ledger, now = self.storage.ledger, clock.now()
-        ledger.flows.exchange(now=now)
+        if clock.monotonic() >= self._exchange_at:
+            self._exchange_at = clock.monotonic() + _EXCHANGE_SECONDS
+            ledger.flows.exchange(now=now)
         ledger.parking.follow(now=now)
         self.steering.follow(now=now)
         if self.steering.connections is not None:

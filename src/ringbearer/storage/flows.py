@@ -136,14 +136,14 @@ class Flows:
         with self._database.read() as connection:
             since = {"since": self._seen_until - _OVERLAP}
             clocks = [(lane, v) for lane, v in connection.execute(self._clocks)]
-            heard = [tuple(row) for row in connection.execute(self._hear_flows, since)]
-            costs = [(endpoint_id, cost) for endpoint_id, cost in connection.execute(self._hear_costs, since)]
+            heard = connection.execute(self._hear_flows, since).all()
+            costs = connection.execute(self._hear_costs, since).all()
         with self._lock:
             self._order.advance(clocks)
             self._order.merge(
                 (lane, supplier, endpoint, finish) for lane, supplier, endpoint, finish in heard
             )
-            self._order.learn(costs)
+            self._order.learn((endpoint_id, cost) for endpoint_id, cost in costs)
             busy, news = self._order.busy(), self._costs.news()
         self._seen_until = now
         if busy or news:
