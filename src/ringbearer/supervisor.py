@@ -221,7 +221,7 @@ class _Supervisor:
             await asyncio.sleep(_READY_POLL)
 
     async def _is_ready(self) -> bool:
-        """Ask the API, in the few words that need no HTTP library: that would take longer to import than all else."""
+        """Ask the API, in the few words that need no HTTP library: importing one takes a tenth of a second."""
         host, port = self._listener.getsockname()[:2]
         with contextlib.suppress(OSError):  # TimeoutError is one
             async with asyncio.timeout(_READY_PATIENCE):
