@@ -96,6 +96,8 @@ def test_a_webhook_channel_gets_a_secret_of_its_own(admin: httpx.Client) -> None
     [
         ({"kind": "pigeon"}, "/kind"),
         ({"address": "ftp://example.com/"}, "/address"),
+        ({"address": "http://["}, "/address"),
+        ({"address": "https:///path"}, "/address"),
         ({"kind": "apprise", "address": "pigeon://loft"}, "/address"),
         ({"after": -1}, "/after"),
         ({"quiet": {"start": "25:00", "end": "07:00"}}, "/quiet/start"),

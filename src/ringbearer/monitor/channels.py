@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import logging
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -57,8 +58,12 @@ def check_address(kind: str, address: str) -> None:
         return
     import httpx  # workers, which tell nobody, start without it
 
-    if httpx.URL(address).scheme not in ("http", "https") or not httpx.URL(address).host:
-        raise _wrong("an address that begins with https:// or http://")
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # httpx would take what is no host
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not httpx.URL(address).host:
+        raise _wrong("an address that begins with https:// or http:// and a host")
 
 
 def _wrong(expected: str) -> InvalidInput:
