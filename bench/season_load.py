@@ -18,6 +18,7 @@ from bench.season_plan import Slice
 
 _BATCH = 100
 _CONNECTIONS = 8
+_PIPELINED = 16  # requests of one connection on their way; the service takes up to a hundred
 _TYPES = (
     "client.created",
     "form.submitted",
@@ -60,6 +61,7 @@ class _Publisher(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._sent: deque[bytes] = deque()
+        self._later: deque[bytes] = deque()
         self.waiting = 0
         self.bad = 0
         self.refused = 0
@@ -74,6 +76,9 @@ class _Publisher(asyncio.Protocol):
 
     def _write(self, request: bytes) -> None:
         assert self._transport is not None
+        if len(self._sent) >= _PIPELINED:
+            self._later.append(request)
+            return
         self._sent.append(request)
         self._transport.write(request)
 
@@ -88,6 +93,8 @@ class _Publisher(asyncio.Protocol):
             body = self._buffer[end + 4 : whole]
             self._buffer = self._buffer[whole:]
             self._answered(self._sent.popleft(), head.split(b" ", 2)[1], body)
+            if self._later:
+                self._write(self._later.popleft())
 
     def _answered(self, request: bytes, status: bytes, body: bytes) -> None:
         if status == b"503":
