@@ -213,8 +213,10 @@ class Ledger:
 
         What one lane leaves of its quota goes to the other lanes, most important first.
         """
+        moved: Moves = Counter()
         with self._database.write(durable=False) as connection:
-            taken, contents = self._claim(connection, quotas, worker, until)
+            taken, contents = self._claim(connection, quotas, worker, until, moved)
+            self._count(connection, moved)
         return leases_of(taken, contents, worker)
 
     def settle_and_claim(
@@ -223,13 +225,17 @@ class Ledger:
         """`settle`, then `claim`, in one transaction: what this lets go can be claimed by it."""
         settling = Settling.of(outcomes, now)
         with self._database.write() as connection:
-            settled = self._settle(connection, settling)
-            taken, contents = self._claim(connection, quotas, worker, until)
+            settled, moved = self._settle(connection, settling)
+            taken, contents = self._claim(connection, quotas, worker, until, moved)
+            self._count(
+                connection, moved
+            )  # both at once: counting twice, others in between, would lock crosswise
         return settled, leases_of(taken, contents, worker)
 
     def _claim(
-        self, connection: Connection, quotas: Sequence[int], worker: str, until: int
+        self, connection: Connection, quotas: Sequence[int], worker: str, until: int, moved: Moves
     ) -> tuple[list[Claimed], Mapping[str, Content]]:
+        """What is leased, which `moved` counts, and what its events say."""
         parameters: dict[str, object] = {"worker": worker, "until": until}
         lanes = {f"n{lane}": quota for lane, quota in enumerate(quotas)}
         taken = self._take(connection, self._sql.claim, parameters | lanes)
@@ -237,7 +243,7 @@ class Ledger:
         got = Counter(row.lane for row in taken)
         if spare and any(got[lane] == quota for lane, quota in enumerate(quotas)):  # more may be there
             taken += self._take(connection, self._sql.claim_more, parameters | {"spare": spare})
-        return taken, self._book(connection, taken, {}) if taken else {}
+        return taken, self._book(connection, taken, {}, moved) if taken else {}
 
     def lease(
         self, delivery_ids: Sequence[str], *, worker: str, until: int, contents: Mapping[str, Content]
@@ -249,14 +255,15 @@ class Ledger:
         parameters = {"rows": text([(i,) for i in delivery_ids]), "worker": worker, "until": until}
         with self._database.write(durable=False) as connection:
             taken = self._take(connection, self._sql.claim_these, parameters)
-            found = self._book(connection, taken, contents) if taken else {}
+            moved: Moves = Counter()
+            found = self._book(connection, taken, contents, moved) if taken else {}
+            self._count(connection, moved)
         return leases_of(taken, found, worker)
 
     def _book(
-        self, connection: Connection, taken: list[Claimed], contents: Mapping[str, Content]
+        self, connection: Connection, taken: list[Claimed], contents: Mapping[str, Content], moved: Moves
     ) -> Mapping[str, Content]:
-        """Count what was just leased, and bring it into its order; returns what its events say."""
-        moved: Moves = Counter()
+        """Add what was just leased to `moved`, and bring it into its order; returns what its events say."""
         for row in taken:
             moved[row.lane, State.READY] -= 1
             moved[row.lane, State.LEASED] += 1
@@ -267,7 +274,6 @@ class Ledger:
         if events:
             for event_id, *content in _run(connection, self._sql.load_events, sorted(events)):
                 found[event_id] = Content(*content)
-        self._count(connection, moved)
         return found
 
     @staticmethod
@@ -282,9 +288,11 @@ class Ledger:
         """
         settling = Settling.of(outcomes, now)
         with self._database.write() as connection:
-            return self._settle(connection, settling)
+            settled, moved = self._settle(connection, settling)
+            self._count(connection, moved)
+        return settled
 
-    def _settle(self, connection: Connection, settling: Settling) -> set[str]:
+    def _settle(self, connection: Connection, settling: Settling) -> tuple[set[str], Moves]:
         settled: set[str] = set()
         moved: Moves = Counter()
         outcomes, ordered, written = settling.outcomes, settling.ordered, settling.written
@@ -306,8 +314,7 @@ class Ledger:
         if written.closing != NONE:
             self._close(connection, written)
         moved.update(self._promote(connection, ordered))
-        self._count(connection, moved)
-        return settled
+        return settled, moved
 
     def _close(self, connection: Connection, written: Written) -> None:
         # The bounds let PostgreSQL leave out the days it need not look at, before it begins.
