@@ -11,6 +11,7 @@ from select import select
 
 import psycopg
 import pytest
+from sqlalchemy import Engine, event
 
 from contract.indexed import Indexed
 from contract.making import admission, at_once, counted, outcome, rows
@@ -156,6 +157,26 @@ def test_settling_and_claiming_at_once_lets_go_what_it_claims(storage: Storage, 
     assert leases[0].data == second.data
     assert counted(storage) == {(leases[0].lane, State.LEASED): 1}
     assert rows(storage) == {(leases[0].lane, State.LEASED): 1}
+
+
+def test_settling_and_claiming_at_once_counts_once_and_last(storage: Storage, bell: RecordingBell) -> None:
+    """Rows of the depth that are locked early, or twice, meet those of who accepts or parks crosswise: a deadlock."""
+    queue = DatabaseQueue(storage.ledger, bell)
+    accept(storage, queue, 0, 1)
+    held = claim(queue, 1, 0, 0, 0)
+    said: list[str] = []
+
+    def note(_c: object, _k: object, statement: str, _p: object, _x: object, _m: object) -> None:
+        said.append(statement)
+
+    demand = Demand(quotas=(9, 9, 9, 9), worker="w", until=clock.now() + 60 * clock.SECOND)
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        settled, leases = queue.settle_and_claim([outcome(x) for x in held], demand, now=clock.now())
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len(settled) == len(leases) == 1
+    assert [place for place, statement in enumerate(said) if "queue_depth" in statement] == [len(said) - 1]
 
 
 def test_released_leases_come_again_and_ring(storage: Storage, queue: Queue, bell: RecordingBell) -> None:

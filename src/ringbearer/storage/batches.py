@@ -12,6 +12,7 @@ import msgspec
 from ringbearer.domain.deliveries import Content, Lease, Outcome, State
 from ringbearer.domain.events import Priority
 from ringbearer.domain.suppliers import Tier
+from ringbearer.storage.parameters import text_of
 
 GONE = frozenset({State.DELIVERED, State.CANCELLED})
 """States without a job."""
@@ -20,7 +21,6 @@ CLOSED = GONE | {State.DEAD}
 NONE = "[]"
 """No rows, as JSON."""
 
-_encode = msgspec.json.Encoder().encode
 Moves = Counter[tuple[int, str]]
 """How many jobs each lane and state gains."""
 
@@ -104,7 +104,7 @@ class Written(NamedTuple):
     ) -> Self:
         """What is written of deliveries that end: id, state, attempts spent, reason and when."""
         ids = [row[0] for row in closing] or [""]
-        return cls(text(attempts), text(closing), min(ids), max(ids))
+        return cls(text_of(attempts), text_of(closing), min(ids), max(ids))
 
 
 class Settling(NamedTuple):
@@ -132,8 +132,8 @@ class Settling(NamedTuple):
             for o in outcomes
             if o.lease.ordering_key is not None and o.state in CLOSED
         }
-        finished = text([fence(o.lease) for o in outcomes if o.state in GONE])
-        return cls(outcomes, now, finished, text(kept), ordered, Written.of(outcomes, now))
+        finished = text_of([fence(o.lease) for o in outcomes if o.state in GONE])
+        return cls(outcomes, now, finished, text_of(kept), ordered, Written.of(outcomes, now))
 
 
 class Claimed(NamedTuple):
@@ -150,11 +150,6 @@ class Claimed(NamedTuple):
     ordering_key: str | None
     accepted_at: int
     ready_at: int
-
-
-def text(rows: Sequence[Sequence[object]]) -> str:
-    """The rows as the JSON document that a statement takes."""
-    return _encode(rows).decode()
 
 
 def leases_of(taken: Sequence[Claimed], contents: Mapping[str, Content], worker: str) -> list[Lease]:

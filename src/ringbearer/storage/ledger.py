@@ -22,12 +22,12 @@ from ringbearer.storage.batches import (
     Written,
     fence,
     leases_of,
-    text,
 )
 from ringbearer.storage.batches import Accepted as Accepted
 from ringbearer.storage.batches import Admission as Admission
 from ringbearer.storage.database import Database
 from ringbearer.storage.flows import Flows
+from ringbearer.storage.parameters import text_of
 from ringbearer.storage.parking import Parking
 from ringbearer.storage.ranking import Ranking
 from ringbearer.storage.statements import Selection, Statements
@@ -174,7 +174,7 @@ class Ledger:
                         reason,
                     )
                 )
-        return Made(text(events), text(jobs), moved, ordered)
+        return Made(text_of(events), text_of(jobs), moved, ordered)
 
     def _insert(self, connection: Connection, made: Made) -> None:
         if made.ordered:
@@ -252,7 +252,7 @@ class Ledger:
 
         `contents` are those events' that need not be read any more.
         """
-        parameters = {"rows": text([(i,) for i in delivery_ids]), "worker": worker, "until": until}
+        parameters = {"rows": text_of([(i,) for i in delivery_ids]), "worker": worker, "until": until}
         with self._database.write(durable=False) as connection:
             taken = self._take(connection, self._sql.claim_these, parameters)
             moved: Moves = Counter()
@@ -429,7 +429,7 @@ class Ledger:
         if not delivery_ids:
             return 0
         ids = [(delivery_id,) for delivery_id in delivery_ids]
-        window = {"rows": text(ids), "low": min(delivery_ids), "high": max(delivery_ids)}
+        window = {"rows": text_of(ids), "low": min(delivery_ids), "high": max(delivery_ids)}
         moved: Moves = Counter()
         jobs = self._pick(connection, self._sql.revivable.take, {"rows": window["rows"]})
         if jobs:
@@ -582,5 +582,5 @@ def _ordered(jobs: Iterable[_Job]) -> set[tuple[str, str]]:
 
 def _run(connection: Connection, statement: TextClause, rows: Sequence[Sequence[object]]) -> _Rows:
     """Run a statement over a batch; returns the rows that it answers with, if it answers with any."""
-    result = connection.execute(statement, {"rows": text(rows)})
+    result = connection.execute(statement, {"rows": text_of(rows)})
     return result.all() if result.returns_rows else []
